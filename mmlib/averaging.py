@@ -1,0 +1,84 @@
+"""Weight averaging: one shadow network, updated in place by foreach kernels and without synchronisation.
+
+Batch-norm running statistics are averaged with the same weights as the parameters (as in MBCD's port); the integer
+counter `num_batches_tracked` is copied. `refresh_batch_norm` re-estimates the statistics from data instead.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class AveragedNetwork(nn.Module):
+    """A running average Θ̄ of a network's weights Θ. `forward` is the averaged network's.
+
+    `lerp_towards(network, w)` moves it: Θ̄ ← (1 − w) Θ̄ + w Θ. With w = 1 − β this is the exponential average, with
+    w = 1/(n + 1) the equal average of n + 1 networks. The average never gets gradients.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(network).requires_grad_(False)
+
+    def forward(self, *arguments: object, **keywords: object) -> object:
+        return self.module(*arguments, **keywords)
+
+    @torch.no_grad()
+    def lerp_towards(self, network: nn.Module, weight: float) -> None:
+        averaged, current, copied, originals = self._pairs(network)
+        torch._foreach_lerp_(averaged, current, weight)
+        if copied:
+            torch._foreach_copy_(copied, originals)
+
+    def _pairs(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        mine, theirs = _tensors(self.module), _tensors(network)
+        floating = [tensor.is_floating_point() for tensor in mine]
+        return (
+            [tensor for tensor, is_float in zip(mine, floating, strict=True) if is_float],
+            [tensor for tensor, is_float in zip(theirs, floating, strict=True) if is_float],
+            [tensor for tensor, is_float in zip(mine, floating, strict=True) if not is_float],
+            [tensor for tensor, is_float in zip(theirs, floating, strict=True) if not is_float],
+        )
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def decay_for_half_life(half_life: float, total_steps: int) -> float:
+    """β such that a network's weight in the average halves every `half_life` (share of all training steps).
+
+    The random start then still weighs 2^(−1/half_life) at the end: half_life 0.1 → 0.1 %.
+    """
+    if not 0 < half_life <= 1:
+        raise ValueError(f"half_life is a share of training and must lie in (0, 1], not {half_life}.")
+    return math.exp(-math.log(2) / max(1.0, half_life * total_steps))
+
+
+@torch.no_grad()
+def refresh_batch_norm(network: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
+    """Re-estimate all batch-norm running statistics from these input batches, equally weighted.
+
+    Parameters stay as they are; modes and momenta are restored. Nothing happens without batch norm.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    modes = {module: module.training for module in network.modules()}
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.train()
+        layer.reset_running_stats()
+        layer.momentum = None  # cumulative average
+    try:
+        for inputs in batches:
+            network(inputs)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode

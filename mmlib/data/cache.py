@@ -1,0 +1,71 @@
+"""Where synthesised and prepared data is kept, and how it gets there whole or not at all."""
+
+import hashlib
+import inspect
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class MissingData(FileNotFoundError):
+    """Data that has to be prepared first; the message says how."""
+
+
+def cache_directory() -> Path:
+    """`$MMLIB_CACHE`, or `~/.cache/mmlib`."""
+    return Path(os.environ.get("MMLIB_CACHE") or Path.home() / ".cache" / "mmlib")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place only if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as one uncompressed .npz, atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read them back. A damaged file gives a ValueError that names it."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete it and run again.") from error
+
+
+def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays under this name in the cache, made first where they are not there yet."""
+    path = cache_directory() / f"{name}.npz"
+    if not path.exists():
+        save_arrays(path, make())
+    return load_arrays(path)
+
+
+def code_version(*modules: ModuleType) -> str:
+    """A short hash of the modules' source: part of a cache name, so that changed code makes new data."""
+    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()[:12]
+
+
+def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """The same arrays as tensors."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,313 @@
+"""The one container every notebook, method and instrument speaks: a multimodal data set and its batches."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Some samples. `indices` are rows of the data set, for methods that keep per-sample state."""
+
+    inputs: dict[str, Tensor]  # modality → (batch, …)
+    labels: Tensor  # (batch,) int64
+    domains: Tensor  # (batch,) int64
+    indices: Tensor  # (batch,) int64
+
+
+@dataclass(frozen=True)
+class MultimodalDataset:
+    """N samples seen through any number of modalities.
+
+    Tensors may live in memory, on a GPU, or be backed by a memory-mapped file
+    (`torch.from_numpy(np.load(path, mmap_mode="c"))`); the interface is the same.
+    Build one from your own arrays with `MultimodalDataset.from_arrays`.
+    """
+
+    inputs: dict[str, Tensor]  # modality → (N, …)
+    labels: Tensor  # (N,) int64
+    domains: Tensor  # (N,) int64
+    class_names: tuple[str, ...]
+    domain_names: tuple[str, ...]
+    truth: dict[str, Tensor] = field(default_factory=dict)  # per-sample ground truth, each (N,)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        inputs: Mapping[str, np.ndarray | Tensor],
+        labels: np.ndarray | Tensor | Sequence[int],
+        domains: np.ndarray | Tensor | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        domain_names: Sequence[str] | None = None,
+        truth: Mapping[str, np.ndarray | Tensor] | None = None,
+    ) -> "MultimodalDataset":
+        """Check and wrap your own arrays.
+
+        `inputs` maps each modality to an array (N, …); floating-point or uint8. `labels` and `domains` are
+        integers (N,), counted from 0. Names default to "0", "1", …; without `domains` all is one domain.
+        Raises ValueError or TypeError naming the modality or field, what was found and what was expected.
+        """
+        if not inputs:
+            raise ValueError("inputs is empty: give at least one modality, e.g. {'audio': array}.")
+        label_tensor = _integer_vector("labels", labels)
+        count = len(label_tensor)
+        if count == 0:
+            raise ValueError("labels is empty: a data set needs at least one sample.")
+        domain_tensor = (
+            torch.zeros(count, dtype=torch.int64) if domains is None else _integer_vector("domains", domains)
+        )
+        tensors = {name: _input_tensor(name, array, count) for name, array in inputs.items()}
+        truth_tensors = {name: _tensor(array) for name, array in (truth or {}).items()}
+        for name, tensor in {"domains": domain_tensor, **truth_tensors}.items():
+            if len(tensor) != count:
+                raise ValueError(f"{name} has {len(tensor)} entries but labels has {count}; they must match.")
+        return cls(
+            tensors,
+            label_tensor,
+            domain_tensor,
+            _names("class_names", class_names, label_tensor, "labels"),
+            _names("domain_names", domain_names, domain_tensor, "domains"),
+            truth_tensors,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.inputs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Modality → shape of one sample, as the encoders need it."""
+        return {name: tuple(tensor.shape[1:]) for name, tensor in self.inputs.items()}
+
+    def fingerprint(self) -> str:
+        """A short content hash of everything a run depends on; ties checkpoints to their data."""
+        digest = hashlib.sha256(repr((self.class_names, self.domain_names)).encode())
+        for name, tensor in [*self.inputs.items(), ("labels", self.labels), ("domains", self.domains)]:
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            for chunk in tensor.split(4096):
+                digest.update(chunk.cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+    def to(self, device: str | torch.device) -> "MultimodalDataset":
+        """Everything on one device, so that batches are gathered there."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def subset(self, selection: Tensor | Sequence[int]) -> "MultimodalDataset":
+        """The samples at these indices, or where this boolean mask (N,) is true."""
+        selection = torch.as_tensor(selection, device=self.device)
+        if selection.dtype == torch.bool:
+            if selection.shape != self.labels.shape:
+                raise ValueError(f"The mask has shape {tuple(selection.shape)}; expected ({len(self)},).")
+            selection = selection.nonzero().squeeze(1)
+        elif selection.numel() and not (0 <= int(selection.min()) and int(selection.max()) < len(self)):
+            raise IndexError(f"Indices must lie in 0 … {len(self) - 1}.")
+        return self._map(lambda tensor: tensor[selection.long()])
+
+    def select_domains(self, *names: str) -> "MultimodalDataset":
+        """Only the samples of these domains (names and numbering stay as they are)."""
+        wanted = torch.tensor([self.domain_index(name) for name in names], device=self.device)
+        return self.subset(torch.isin(self.domains, wanted))
+
+    def domain_index(self, name: str) -> int:
+        """The number of a domain, or a ValueError that lists the domains there are."""
+        if name not in self.domain_names:
+            raise ValueError(f"There is no domain {name!r}; this data has {', '.join(self.domain_names)}.")
+        return self.domain_names.index(name)
+
+    def select_modalities(self, *names: str) -> "MultimodalDataset":
+        """Only these modalities."""
+        for name in names:
+            if name not in self.inputs:
+                raise ValueError(f"There is no modality {name!r}; this data has {', '.join(self.inputs)}.")
+        return replace(self, inputs={name: self.inputs[name] for name in names})
+
+    def transform(self, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> "MultimodalDataset":
+        """Apply a batched function to each named modality, in chunks; the others stay as they are."""
+        inputs = dict(self.inputs)
+        for name, function in functions.items():
+            inputs[name] = torch.cat([function(chunk) for chunk in self.inputs[name].split(512)])
+        return replace(self, inputs=inputs)
+
+    def split(
+        self, fractions: Sequence[float], generator: torch.Generator
+    ) -> tuple["MultimodalDataset", ...]:
+        """Disjoint parts of these fractions (sum ≤ 1), stratified by domain and class."""
+        if any(fraction <= 0 for fraction in fractions) or sum(fractions) > 1 + 1e-9:
+            raise ValueError(f"fractions must be positive and sum to at most 1, not {list(fractions)}.")
+        strata = self.domains.cpu() * len(self.class_names) + self.labels.cpu()
+        parts: list[list[Tensor]] = [[] for _ in fractions]
+        for stratum in strata.unique():
+            members = (strata == stratum).nonzero().squeeze(1)
+            members = members[torch.randperm(len(members), generator=generator)]
+            edges = (torch.tensor([0.0, *fractions]).cumsum(0) * len(members)).round().long()
+            for part, start, stop in zip(parts, edges[:-1], edges[1:], strict=True):
+                part.append(members[start:stop])
+        return tuple(self.subset(torch.cat(part).sort().values) for part in parts)
+
+    def batches(
+        self,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        device: str | torch.device | None = None,
+    ) -> Iterator[Batch]:
+        """All samples once, in order or shuffled by the generator, without worker processes.
+
+        The permutation is drawn on the CPU, so that it is the same on every device. Memory-mapped data is
+        gathered batch by batch and copied to `device`.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        order = (
+            torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        )
+        for indices in order.to(self.device).split(batch_size):
+            batch = Batch(
+                {name: tensor[indices] for name, tensor in self.inputs.items()},
+                self.labels[indices],
+                self.domains[indices],
+                indices,
+            )
+            yield batch if device is None else move(batch, device)
+
+    def whole(self) -> Batch:
+        """All samples as one batch."""
+        return Batch(
+            self.inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device)
+        )
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "MultimodalDataset":
+        return replace(
+            self,
+            inputs={name: function(tensor) for name, tensor in self.inputs.items()},
+            labels=function(self.labels),
+            domains=function(self.domains),
+            truth={name: function(tensor) for name, tensor in self.truth.items()},
+        )
+
+
+def move(batch: Batch, device: str | torch.device) -> Batch:
+    """The batch on another device."""
+    return Batch(
+        {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()},
+        *(tensor.to(device, non_blocking=True) for tensor in batch[1:]),
+    )
+
+
+def concatenate(datasets: Sequence[MultimodalDataset]) -> MultimodalDataset:
+    """Several parts of the same data as one. Truth fields that not all parts have are dropped."""
+    first = datasets[0]
+    for other in datasets[1:]:
+        if (other.class_names, other.domain_names) != (first.class_names, first.domain_names):
+            raise ValueError("Only parts with the same class and domain names can be concatenated.")
+    shared_truth = [name for name in first.truth if all(name in part.truth for part in datasets)]
+    return replace(
+        first,
+        inputs={name: torch.cat([part.inputs[name] for part in datasets]) for name in first.inputs},
+        labels=torch.cat([part.labels for part in datasets]),
+        domains=torch.cat([part.domains for part in datasets]),
+        truth={name: torch.cat([part.truth[name] for part in datasets]) for name in shared_truth},
+    )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as a loader returns it: three disjoint parts and the way from raw signal to network input."""
+
+    train: MultimodalDataset
+    validation: MultimodalDataset
+    test: MultimodalDataset
+    front_end: dict[str, Callable[[Tensor], Tensor]]  # modality → batched transform, raw signal → input
+    sample_rates: dict[str, int]  # modality → Hz, for those one can listen to
+    # The parts of an unseen domain to test on: only "test" where handwriting or actors recur across domains.
+    target_parts: tuple[str, ...] = ("test",)
+
+    def prepared(self, device: str | torch.device = "cpu") -> "Splits":
+        """What the networks see: the front end applied once, resident on the device."""
+        parts = {
+            name: getattr(self, name).to(device).transform(self.front_end)
+            for name in ("train", "validation", "test")
+        }
+        return replace(self, **parts, front_end={}, sample_rates={})
+
+    def leave_out(self, target: str) -> "DomainProtocol":
+        """Train, validate and test on the other domains; `target` is never seen before the target test."""
+        sources = [name for name in self.train.domain_names if name != target]
+        if len(sources) == len(self.train.domain_names):
+            self.train.domain_index(target)  # raises, naming the domains there are
+        return self._protocol(sources, target)
+
+    def single_source(self, source: str, target: str) -> "DomainProtocol":
+        """Train, validate and test on one domain, then test on another."""
+        return self._protocol([source], target)
+
+    def _protocol(self, sources: list[str], target: str) -> "DomainProtocol":
+        return DomainProtocol(
+            self.train.select_domains(*sources),
+            self.validation.select_domains(*sources),
+            self.test.select_domains(*sources),
+            concatenate([getattr(self, part).select_domains(target) for part in self.target_parts]),
+        )
+
+
+class DomainProtocol(NamedTuple):
+    """Domain generalisation: selection uses `validation` (source domains) and never `target`."""
+
+    train: MultimodalDataset
+    validation: MultimodalDataset
+    source_test: MultimodalDataset
+    target: MultimodalDataset
+
+
+def _tensor(array: np.ndarray | Tensor | Sequence) -> Tensor:
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array))
+
+
+def _integer_vector(name: str, values: np.ndarray | Tensor | Sequence[int]) -> Tensor:
+    tensor = _tensor(values)
+    if tensor.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, (N,), not {tuple(tensor.shape)}.")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers counted from 0, not {tensor.dtype}.")
+    return tensor.long()
+
+
+def _input_tensor(name: str, array: np.ndarray | Tensor, count: int) -> Tensor:
+    tensor = _tensor(array)
+    if tensor.ndim < 2 or tensor.shape[0] != count:
+        raise ValueError(
+            f"Modality {name!r} has shape {tuple(tensor.shape)}; expected (N, …) with N = {count} labels."
+        )
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8):
+        raise TypeError(f"Modality {name!r} has dtype {tensor.dtype}; expected floating point or uint8.")
+    if tensor.is_floating_point():
+        for start in range(0, count, 4096):
+            bad = ~torch.isfinite(tensor[start : start + 4096]).flatten(1).all(1)
+            if bad.any():
+                sample = start + int(bad.nonzero()[0])
+                raise ValueError(
+                    f"Modality {name!r} has NaN or infinite values, first in sample {sample}: "
+                    "repair or leave out such samples."
+                )
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def _names(field_name: str, names: Sequence[str] | None, values: Tensor, of: str) -> tuple[str, ...]:
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0:
+        raise ValueError(f"{of} has the value {lowest}; they are counted from 0.")
+    if names is None:
+        return tuple(str(index) for index in range(highest + 1))
+    if highest >= len(names):
+        raise ValueError(f"{of} has the value {highest} but {field_name} has only {len(names)} names.")
+    return tuple(names)

@@ -1,0 +1,50 @@
+"""What a training method is: a model, the named losses of a step, and the network used at test time."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmlib.data.dataset import Batch, MultimodalDataset
+from mmlib.models.classifier import MultimodalClassifier
+
+
+class Method(nn.Module):
+    """Base of all methods. A subclass says how a batch becomes losses; everything else has a default.
+
+    `state_dict` holds all tensors, `counters` the plain numbers, that a checkpoint needs to go on.
+    """
+
+    # "best": the epoch with the best source validation accuracy is kept; "last": the final predictor is.
+    selection = "best"
+
+    def __init__(self, model: MultimodalClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def predictor(self) -> nn.Module:
+        """The network used at test time."""
+        return self.model
+
+    def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named parts of the loss; their sum is minimised."""
+        raise NotImplementedError
+
+    def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Before the first step of a run, and again when one is resumed."""
+
+    def after_step(self) -> None:
+        """After every optimiser step."""
+
+    def on_epoch_end(self, validation_loss: float) -> None:
+        """After every epoch's validation."""
+
+    def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
+        """After the last epoch."""
+
+    def counters(self) -> dict[str, Any]:
+        """Plain numbers beside the tensors of `state_dict`."""
+        return {}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take back what `counters` gave."""

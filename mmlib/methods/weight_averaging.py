@@ -1,0 +1,155 @@
+"""Methods that train as another one does and predict with averaged weights: EMA, SWA, SWAD."""
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmlib.averaging import AveragedNetwork, decay_for_half_life, refresh_batch_norm
+from mmlib.data.dataset import Batch, MultimodalDataset
+from mmlib.methods.base import Method
+
+
+class WeightAveraging(Method):
+    """Trains like `inner`; the rule below moves the average. The trained network itself stays in `model`."""
+
+    def __init__(self, inner: Method) -> None:
+        super().__init__(inner.model)
+        self.inner = inner
+        self.average = AveragedNetwork(inner.model)
+
+    @property
+    def predictor(self) -> nn.Module:
+        return self.average.module
+
+    def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.inner.step_losses(batch)
+
+
+class EMA(WeightAveraging):
+    """Θ_ema ← β Θ_ema + (1 − β) Θ after every step, from the first on; batch-norm statistics likewise.
+
+    β follows from `half_life`, a share of all training steps (see `averaging.decay_for_half_life`).
+    """
+
+    def __init__(self, inner: Method, half_life: float = 0.1) -> None:
+        super().__init__(inner)
+        self.half_life = half_life
+        self.decay = 0.0
+
+    def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        self.decay = decay_for_half_life(self.half_life, total_steps)
+
+    def after_step(self) -> None:
+        self.average.lerp_towards(self.model, 1 - self.decay)
+
+
+class SWA(WeightAveraging):
+    """Stochastic weight averaging (Izmailov et al. 2018): equal average of the weights after each late epoch.
+
+    Averaging begins after `start` (share of training). Batch-norm statistics are re-estimated at the end. The learning
+    rate is what `fit` says: constant, the simplest of the original's choices. [kit]
+    """
+
+    selection = "last"
+
+    def __init__(self, inner: Method, start: float = 0.5) -> None:
+        super().__init__(inner)
+        if not 0 <= start < 1:
+            raise ValueError(f"start is a share of training and must lie in [0, 1), not {start}.")
+        self.start = start
+        self.step, self.averaged, self.first_step, self.steps_per_epoch = 0, 0, 0, 1
+
+    def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        self.first_step = round(self.start * total_steps)
+        self.steps_per_epoch = steps_per_epoch
+
+    def after_step(self) -> None:
+        self.step += 1
+        if self.step > self.first_step and self.step % self.steps_per_epoch == 0:
+            self.average.lerp_towards(self.model, 1 / (self.averaged + 1))
+            self.averaged += 1
+        elif self.averaged == 0 and self.step % self.steps_per_epoch == 0:
+            self.average.lerp_towards(self.model, 1.0)  # before the start, the network itself
+
+    def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
+        refresh_batch_norm(self.predictor, (batch.inputs for batch in train.batches(batch_size)))
+
+    def counters(self) -> dict[str, Any]:
+        return {"step": self.step, "averaged": self.averaged}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        self.step, self.averaged = counters["step"], counters["averaged"]
+
+
+class SWAD(WeightAveraging):
+    """Stochastic weight averaging, densely (Cha et al. 2021): every step between start and end of the validation valley.
+
+    Each epoch closes a segment: the average of its steps, with its validation loss l. The valley starts at the first
+    segment whose loss is the lowest of `patience_start` in a row. Let l̄ be the mean of these losses; it ends before
+    `patience_end` segments in a row have l > (1 + tolerance)·l̄. Where no start is found, the last `patience_start`
+    segments are averaged. [kit] Batch-norm statistics are re-estimated at the end.
+    """
+
+    selection = "last"
+
+    def __init__(
+        self, inner: Method, patience_start: int = 3, patience_end: int = 6, tolerance: float = 0.3
+    ) -> None:
+        super().__init__(inner)
+        self.patience_start, self.patience_end, self.tolerance = patience_start, patience_end, tolerance
+        self.steps_in_segment = 0
+        self.ended = False
+        self.threshold: float | None = None  # once the valley has started
+        self.merged_steps = 0
+        self.waiting: list[tuple[float, int, dict[str, Tensor]]] = []  # (loss, steps, weights) not yet merged
+        self.merged = AveragedNetwork(inner.model)
+
+    def after_step(self) -> None:
+        self.average.lerp_towards(self.model, 1 / (self.steps_in_segment + 1))
+        self.steps_in_segment += 1
+
+    def on_epoch_end(self, validation_loss: float) -> None:
+        if not self.ended:
+            weights = copy.deepcopy(self.average.module.state_dict())
+            self.waiting.append((validation_loss, self.steps_in_segment, weights))
+            if self.threshold is None:
+                self._look_for_start()
+            else:
+                self._look_for_end()
+        self.steps_in_segment = 0
+
+    def _look_for_start(self) -> None:
+        self.waiting = self.waiting[-self.patience_start :]
+        losses = [loss for loss, _, _ in self.waiting]
+        if len(losses) == self.patience_start and losses[0] == min(losses):
+            self.threshold = (1 + self.tolerance) * sum(losses) / len(losses)
+            self._merge_waiting()
+
+    def _look_for_end(self) -> None:
+        if self.waiting[-1][0] <= self.threshold:
+            self._merge_waiting()
+        elif len(self.waiting) == self.patience_end:
+            self.waiting.clear()
+            self.ended = True
+
+    def _merge_waiting(self) -> None:
+        network = copy.deepcopy(self.average.module)
+        for _, steps, weights in self.waiting:
+            network.load_state_dict(weights)
+            self.merged_steps += steps
+            self.merged.lerp_towards(network, steps / self.merged_steps)
+        self.waiting.clear()
+
+    def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
+        self._merge_waiting()
+        self.average.lerp_towards(self.merged.module, 1.0)
+        refresh_batch_norm(self.predictor, (batch.inputs for batch in train.batches(batch_size)))
+
+    def counters(self) -> dict[str, Any]:
+        names = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
+        return {name: getattr(self, name) for name in names}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        for name, value in counters.items():
+            setattr(self, name, value)

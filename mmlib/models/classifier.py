@@ -1,0 +1,100 @@
+"""The model of both papers: an encoder per modality, a head per modality, and a head for all together."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmlib.models.encoders import ENCODERS
+from mmlib.seeding import seed_for
+
+
+class Outputs(NamedTuple):
+    """What the classifier says about a batch, with h_k, z_k and z_mm as in methods.md."""
+
+    features: dict[str, Tensor]  # modality → h_k (batch, features), after LayerNorm
+    unimodal_logits: dict[str, Tensor]  # modality → z_k (batch, classes)
+    fused_logits: Tensor  # z_mm (batch, classes)
+
+
+class MultimodalClassifier(nn.Module):
+    """h_k = LayerNorm(θ_k(x_k)), z_k = φ_k(h_k), z_mm = φ_mm(fusion of all h_k), for any number of modalities ≥ 1.
+
+    * `fusion`: "concat"; "sum" (of equally long features); "gated" (sum with weights σ(W concat h) per feature).
+    * `fused_head`: "linear", or "mlp" (one hidden layer of 512 with dropout 0.5, as in MBCD's port).
+
+    The encoders' attribute `features` says how long their output is. Modalities of a batch that have no encoder
+    here are ignored, so a uni-modal model reads the same batches.
+    """
+
+    def __init__(
+        self, encoders: Mapping[str, nn.Module], classes: int, fusion: str = "concat", fused_head: str = "linear"
+    ) -> None:
+        super().__init__()
+        sizes = {name: int(encoder.features) for name, encoder in encoders.items()}
+        if not sizes:
+            raise ValueError("A classifier needs at least one encoder.")
+        if fusion not in ("concat", "sum", "gated"):
+            raise ValueError(f"fusion must be concat, sum or gated, not {fusion!r}.")
+        if fusion != "concat" and len(set(sizes.values())) > 1:
+            raise ValueError(f"fusion {fusion!r} needs features of one length, not {sizes}.")
+        self.modalities = tuple(sizes)
+        self.fusion = fusion
+        self.encoders = nn.ModuleDict(encoders)
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(size) for name, size in sizes.items()})
+        self.unimodal_heads = nn.ModuleDict({name: nn.Linear(size, classes) for name, size in sizes.items()})
+        joined = sum(sizes.values())
+        fused = joined if fusion == "concat" else next(iter(sizes.values()))
+        self.gate = nn.Linear(joined, joined) if fusion == "gated" else None
+        if fused_head == "linear":
+            self.fused_head: nn.Module = nn.Linear(fused, classes)
+        elif fused_head == "mlp":
+            self.fused_head = nn.Sequential(
+                nn.Linear(fused, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes)
+            )
+        else:
+            raise ValueError(f"fused_head must be linear or mlp, not {fused_head!r}.")
+
+    def forward(self, inputs: Mapping[str, Tensor], keep: Tensor | None = None) -> Outputs:
+        """`keep` (batch, M) or (M,), in the order of `modalities`: features times 0 are lost to the fused head only
+        (after LayerNorm, without rescaling)."""
+        features = {name: self.norms[name](self.encoders[name](inputs[name])) for name in self.modalities}
+        unimodal = {name: self.unimodal_heads[name](feature) for name, feature in features.items()}
+        return Outputs(features, unimodal, self.fuse(features, keep))
+
+    def fuse(self, features: Mapping[str, Tensor], keep: Tensor | None = None) -> Tensor:
+        """Fused logits (batch, classes) from features, with lost modalities as in `forward`."""
+        parts = [features[name] for name in self.modalities]
+        if keep is not None:
+            parts = [part * keep[..., index, None] for index, part in enumerate(parts)]
+        joined = torch.cat(parts, -1)
+        if self.fusion == "concat":
+            return self.fused_head(joined)
+        if self.gate is not None:
+            parts = list((joined * torch.sigmoid(self.gate(joined))).chunk(len(parts), -1))
+        return self.fused_head(torch.stack(parts).sum(0))
+
+
+def build_classifier(
+    input_shapes: Mapping[str, tuple[int, ...]],
+    classes: int,
+    seed: int,
+    encoder: str = "small",
+    fusion: str = "concat",
+    fused_head: str = "linear",
+) -> MultimodalClassifier:
+    """A classifier for inputs of these shapes (`dataset.input_shapes`), initialised from the seed alone.
+
+    Each encoder's start depends on seed and modality only: joint and uni-modal models of one seed begin with the
+    same encoders.
+    """
+    if encoder not in ENCODERS:
+        raise ValueError(f"There is no encoder {encoder!r}; choose one of {', '.join(ENCODERS)}.")
+    with torch.random.fork_rng(devices=[]):
+        encoders = {}
+        for name, shape in input_shapes.items():
+            torch.manual_seed(seed_for("initialise encoder", name, seed))
+            encoders[name] = ENCODERS[encoder](shape)
+        torch.manual_seed(seed_for("initialise heads", seed))
+        return MultimodalClassifier(encoders, classes, fusion, fused_head)

@@ -1,0 +1,252 @@
+"""Train any method on any data and device: `fit`, `evaluate`, `History`, and checkpoints that resume exactly."""
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from mmlib.data.cache import atomic_path
+from mmlib.data.dataset import MultimodalDataset
+from mmlib.data.transforms import Augmentation, augment
+from mmlib.methods.base import Method
+from mmlib.seeding import seed_for, torch_generator
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train; the method says what is minimised. Wrong values raise a ValueError that names the field."""
+
+    epochs: int = 12
+    batch_size: int = 64
+    optimiser: str = "adam"  # "adam", or "sgd" with momentum
+    learning_rate: float = 1e-3
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 0.0
+    decay_epochs: tuple[int, ...] = ()  # after each of these epochs the learning rate is multiplied …
+    decay_factor: float = 0.1  # … by this
+    seed: int = 0  # of shuffling, augmentation and dropout
+    device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"; "cuda:1" …
+    precision: str = "float32"  # "bfloat16": autocast on GPUs (and CPUs) that have it
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 2,  # batch norm needs two
+            "optimiser": self.optimiser in ("adam", "sgd"),
+            "learning_rate": 0 < self.learning_rate < math.inf,
+            "momentum": 0 <= self.momentum < 1,
+            "weight_decay": self.weight_decay >= 0,
+            "decay_factor": 0 < self.decay_factor <= 1,
+            "precision": self.precision in ("float32", "bfloat16"),
+        }
+        for name, right in checks.items():
+            if not right:
+                raise ValueError(f"TrainingConfig: {name} = {getattr(self, name)!r} is not allowed.")
+        resolve_device(self.device)
+
+
+@dataclass
+class History:
+    """One row per epoch: mean training losses by part, validation and monitored accuracies and losses, seconds."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    selected_epoch: int = 0  # counted from 1; the epoch whose predictor was kept
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame(self.rows).set_index("epoch")
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" is a GPU where there is one. Asking for a GPU that is not there is an error, never a silent CPU run."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+def fit(
+    method: Method,
+    train: MultimodalDataset,
+    validation: MultimodalDataset,
+    config: TrainingConfig,
+    *,
+    monitors: Mapping[str, MultimodalDataset] | None = None,
+    augmentations: Mapping[str, Augmentation] | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> History:
+    """Train the method in place; afterwards `method.predictor` holds the selected weights.
+
+    Selection sees `validation` (source domains) only. `monitors` are evaluated every epoch to be looked at and never
+    influence anything. With `checkpoint`, state is written after every epoch, whole or not at all; a run that finds one
+    of the same configuration and data goes on from it and, on a CPU, ends with the identical weights.
+    """
+    device = resolve_device(config.device)
+    train, validation = train.to(device), validation.to(device)
+    watched = {name: dataset.to(device) for name, dataset in (monitors or {}).items()}
+    method.to(device)
+    optimiser = _optimiser(method, config, device)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(config.decay_epochs), config.decay_factor)
+    steps_per_epoch = math.ceil(len(train) / config.batch_size)
+    method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
+
+    history, best = History(), None
+    identity = _identity(method, train, validation, config)
+    if checkpoint is not None and checkpoint.exists():
+        history, best = _resume(checkpoint, identity, method, optimiser, schedule, device)
+    remaining = range(len(history.rows) + 1, config.epochs + 1)
+    for epoch in tqdm(remaining, desc=type(method).__name__, leave=False, disable=not progress):
+        started = time.perf_counter()
+        losses = _train_epoch(method, train, optimiser, config, epoch, device, augmentations or {})
+        schedule.step()
+        row = {"epoch": epoch, **losses, **evaluate(method.predictor, validation, "validation ")}
+        for name, dataset in watched.items():
+            row |= evaluate(method.predictor, dataset, f"{name} ")
+        method.on_epoch_end(row["validation loss"])
+        history.rows.append(row | {"seconds": time.perf_counter() - started})
+        if best is None or row["validation accuracy"] > best["accuracy"]:
+            weights = copy.deepcopy(method.predictor.state_dict())
+            best = {"accuracy": row["validation accuracy"], "epoch": epoch, "weights": weights}
+        if checkpoint is not None:
+            _save(checkpoint, identity, method, optimiser, schedule, history, best)
+
+    method.on_train_end(train, config.batch_size)
+    if method.selection == "best":
+        method.predictor.load_state_dict(best["weights"])
+    history.selected_epoch = best["epoch"] if method.selection == "best" else config.epochs
+    method.eval()
+    return history
+
+
+def _train_epoch(
+    method: Method,
+    train: MultimodalDataset,
+    optimiser: torch.optim.Optimizer,
+    config: TrainingConfig,
+    epoch: int,
+    device: torch.device,
+    augmentations: Mapping[str, Augmentation],
+) -> dict[str, float]:
+    """One pass over the training data; mean of each part of the loss, weighted by batch size.
+
+    Everything random is seeded by (seed, epoch): nothing else has to be stored to resume. Nothing in the loop waits for
+    the device; the sums are read once at the end.
+    """
+    method.train()
+    shuffling = torch_generator("shuffle", config.seed, epoch)
+    augmenting = torch_generator("augment", config.seed, epoch, device=device)
+    sums: dict[str, Tensor] = {}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_for("dropout", config.seed, epoch))
+        for batch in train.batches(config.batch_size, shuffling):
+            if augmentations:
+                batch = augment(batch, augmentations, augmenting)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                losses = method.step_losses(batch)
+            optimiser.zero_grad(set_to_none=True)
+            sum(losses.values()).backward()
+            optimiser.step()
+            method.after_step()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() * len(batch.labels)
+    return {f"train {name} loss": float(total) / len(train) for name, total in sums.items()}
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, dataset: MultimodalDataset, prefix: str = "", batch_size: int = 512
+) -> dict[str, float]:
+    """Mean loss and accuracy (0 … 1) of the fused head, and accuracy of each uni-modal head, in eval mode.
+
+    Keys: "loss", "accuracy", and "<modality> accuracy", each after `prefix`. The network's mode is restored.
+    """
+    was_training = network.training
+    network.eval()
+    sums: dict[str, Tensor] = {}
+    for batch in dataset.batches(batch_size):
+        outputs = network(batch.inputs)
+        parts = {"loss": functional.cross_entropy(outputs.fused_logits, batch.labels, reduction="sum")}
+        for name, logits in {"": outputs.fused_logits, **outputs.unimodal_logits}.items():
+            key = f"{name} accuracy".strip()
+            parts[key] = (logits.argmax(1) == batch.labels).sum()
+        for key, value in parts.items():
+            sums[key] = sums.get(key, 0) + value
+    network.train(was_training)
+    values = torch.stack([value.double() for value in sums.values()]).tolist()
+    return {f"{prefix}{key}": value / len(dataset) for key, value in zip(sums, values, strict=True)}
+
+
+def _optimiser(method: Method, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimiser == "adam":
+        return torch.optim.Adam(parameters, **shared)
+    return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
+
+
+def _identity(
+    method: Method, train: MultimodalDataset, validation: MultimodalDataset, config: TrainingConfig
+) -> str:
+    """What a checkpoint belongs to: settings, data, and the method's shape."""
+    settings = {name: value for name, value in asdict(config).items() if name != "device"}
+    shapes = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
+    text = repr((type(method).__name__, settings, shapes, train.fingerprint(), validation.fingerprint()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _save(
+    path: Path,
+    identity: str,
+    method: Method,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    history: History,
+    best: dict[str, Any],
+) -> None:
+    state = {
+        "identity": identity,
+        "method": method.state_dict(),
+        "counters": method.counters(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rows": history.rows,
+        "best": best,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(
+    path: Path,
+    identity: str,
+    method: Method,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    device: torch.device,
+) -> tuple[History, dict[str, Any]]:
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        found = state["identity"]
+    except Exception as error:
+        raise ValueError(f"{path} is no checkpoint or is damaged ({error}). Delete it to start anew.") from error
+    if found != identity:
+        raise ValueError(
+            f"{path} belongs to a run with other settings, method or data. Delete it or name another checkpoint."
+        )
+    method.load_state_dict(state["method"])
+    method.load_counters(state["counters"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    return History(state["rows"]), state["best"]
