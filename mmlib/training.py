@@ -116,9 +116,10 @@ def fit(
             row |= evaluate(method.predictor, dataset, f"{name} ")
         method.on_epoch_end(row["validation loss"])
         history.rows.append(row | {"seconds": time.perf_counter() - started})
-        if best is None or row["validation accuracy"] > best["accuracy"]:
+        score = [row["validation accuracy"], -row["validation loss"]]  # the loss breaks ties
+        if best is None or score > best["score"]:
             weights = copy.deepcopy(method.predictor.state_dict())
-            best = {"accuracy": row["validation accuracy"], "epoch": epoch, "weights": weights}
+            best = {"score": score, "epoch": epoch, "weights": weights}
         if checkpoint is not None:
             _save(checkpoint, identity, method, optimiser, schedule, history, best)
 
@@ -196,9 +197,7 @@ def _optimiser(method: Method, config: TrainingConfig, device: torch.device) -> 
     return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
 
 
-def _identity(
-    method: Method, train: MultimodalDataset, validation: MultimodalDataset, config: TrainingConfig
-) -> str:
+def _identity(method: Method, train: MultimodalDataset, validation: MultimodalDataset, config: TrainingConfig) -> str:
     """What a checkpoint belongs to: settings, data, and the method's shape."""
     settings = {name: value for name, value in asdict(config).items() if name != "device"}
     shapes = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}

@@ -2,7 +2,7 @@
 
 from mmlib.data import av_digits, spoken_digits
 from mmlib.data.cache import MissingData, cache_directory
-from mmlib.data.dataset import Batch, DomainProtocol, MultimodalDataset, Splits, concatenate
+from mmlib.data.dataset import Batch, DomainProtocol, MultimodalDataset, Splits, concatenate, with_shuffled_labels
 
 LOADERS = {"spoken_digits": spoken_digits.load, "av_digits": av_digits.load}
 
@@ -24,4 +24,5 @@ __all__ = [
     "cache_directory",
     "concatenate",
     "load",
+    "with_shuffled_labels",
 ]

@@ -110,7 +110,7 @@ class MultimodalDataset:
             if selection.shape != self.labels.shape:
                 raise ValueError(f"The mask has shape {tuple(selection.shape)}; expected ({len(self)},).")
             selection = selection.nonzero().squeeze(1)
-        elif selection.numel() and not (0 <= int(selection.min()) and int(selection.max()) < len(self)):
+        elif selection.numel() and not (int(selection.min()) >= 0 and int(selection.max()) < len(self)):
             raise IndexError(f"Indices must lie in 0 … {len(self) - 1}.")
         return self._map(lambda tensor: tensor[selection.long()])
 
@@ -139,9 +139,7 @@ class MultimodalDataset:
             inputs[name] = torch.cat([function(chunk) for chunk in self.inputs[name].split(512)])
         return replace(self, inputs=inputs)
 
-    def split(
-        self, fractions: Sequence[float], generator: torch.Generator
-    ) -> tuple["MultimodalDataset", ...]:
+    def split(self, fractions: Sequence[float], generator: torch.Generator) -> tuple["MultimodalDataset", ...]:
         """Disjoint parts of these fractions (sum ≤ 1), stratified by domain and class."""
         if any(fraction <= 0 for fraction in fractions) or sum(fractions) > 1 + 1e-9:
             raise ValueError(f"fractions must be positive and sum to at most 1, not {list(fractions)}.")
@@ -168,9 +166,7 @@ class MultimodalDataset:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-        order = (
-            torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        )
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
         for indices in order.to(self.device).split(batch_size):
             batch = Batch(
                 {name: tensor[indices] for name, tensor in self.inputs.items()},
@@ -182,9 +178,7 @@ class MultimodalDataset:
 
     def whole(self) -> Batch:
         """All samples as one batch."""
-        return Batch(
-            self.inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device)
-        )
+        return Batch(self.inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "MultimodalDataset":
         return replace(
@@ -202,6 +196,12 @@ def move(batch: Batch, device: str | torch.device) -> Batch:
         {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()},
         *(tensor.to(device, non_blocking=True) for tensor in batch[1:]),
     )
+
+
+def with_shuffled_labels(splits: "Splits", generator: torch.Generator) -> "Splits":
+    """A negative control: training labels permuted at random, so that there is nothing left to learn."""
+    order = torch.randperm(len(splits.train), generator=generator).to(splits.train.device)
+    return replace(splits, train=replace(splits.train, labels=splits.train.labels[order]))
 
 
 def concatenate(datasets: Sequence[MultimodalDataset]) -> MultimodalDataset:
@@ -228,6 +228,7 @@ class Splits:
     validation: MultimodalDataset
     test: MultimodalDataset
     front_end: dict[str, Callable[[Tensor], Tensor]]  # modality → batched transform, raw signal → input
+    augmentations: dict[str, Callable[[Tensor, torch.Generator], Tensor]]  # modality → what training does to inputs
     sample_rates: dict[str, int]  # modality → Hz, for those one can listen to
     # The parts of an unseen domain to test on: only "test" where handwriting or actors recur across domains.
     target_parts: tuple[str, ...] = ("test",)
@@ -235,10 +236,9 @@ class Splits:
     def prepared(self, device: str | torch.device = "cpu") -> "Splits":
         """What the networks see: the front end applied once, resident on the device."""
         parts = {
-            name: getattr(self, name).to(device).transform(self.front_end)
-            for name in ("train", "validation", "test")
+            name: getattr(self, name).to(device).transform(self.front_end) for name in ("train", "validation", "test")
         }
-        return replace(self, **parts, front_end={}, sample_rates={})
+        return replace(self, **parts, front_end={})
 
     def leave_out(self, target: str) -> "DomainProtocol":
         """Train, validate and test on the other domains; `target` is never seen before the target test."""
@@ -285,9 +285,7 @@ def _integer_vector(name: str, values: np.ndarray | Tensor | Sequence[int]) -> T
 def _input_tensor(name: str, array: np.ndarray | Tensor, count: int) -> Tensor:
     tensor = _tensor(array)
     if tensor.ndim < 2 or tensor.shape[0] != count:
-        raise ValueError(
-            f"Modality {name!r} has shape {tuple(tensor.shape)}; expected (N, …) with N = {count} labels."
-        )
+        raise ValueError(f"Modality {name!r} has shape {tuple(tensor.shape)}; expected (N, …) with N = {count} labels.")
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8):
         raise TypeError(f"Modality {name!r} has dtype {tensor.dtype}; expected floating point or uint8.")
     if tensor.is_floating_point():

@@ -43,8 +43,6 @@ def download(url: str, path: Path) -> Path:
             part.unlink()
         raise OSError(f"{url} could not be downloaded ({error}). Run again to go on.") from error
     if total is not None and part.stat().st_size != total:
-        raise OSError(
-            f"{url} ended after {part.stat().st_size:,} of {total:,} bytes. Run again to go on from there."
-        )
+        raise OSError(f"{url} ended after {part.stat().st_size:,} of {total:,} bytes. Run again to go on from there.")
     shutil.move(part, path)
     return path

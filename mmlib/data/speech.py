@@ -42,9 +42,7 @@ def utterance_bank() -> dict[str, np.ndarray]:
 def _bank_from_own_process() -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.npz"
-        result = subprocess.run(
-            [sys.executable, "-m", "mmlib.data.speech", str(path)], capture_output=True, text=True
-        )
+        result = subprocess.run([sys.executable, "-m", "mmlib.data.speech", str(path)], capture_output=True, text=True)
         if result.returncode:
             raise RuntimeError(f"espeak-ng could not make the spoken digits:\n{result.stderr.strip()}")
         return cache.load_arrays(path)
@@ -102,9 +100,7 @@ class _EspeakNG:
         if self.sample_rate <= 0:
             raise RuntimeError(f"espeak-ng could not read its voices in {data!r}.")
         self._chunks: list[np.ndarray] = []
-        callback_type = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-        )
+        callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = callback_type(self._collect)  # kept alive as long as the library may call it
         self._library.espeak_SetSynthCallback(self._callback)
 

@@ -2,9 +2,9 @@
 
 | domain  | images                        | speech                                   | flow (optional)   |
 |---------|-------------------------------|------------------------------------------|-------------------|
-| ink     | dark strokes on light paper   | British speakers, clean                  | translation       |
-| chalk   | grainy light strokes on dark  | American speakers, telephone band        | rotation          |
-| contour | outlines on grey              | Scottish and Caribbean speakers, in a room | zoom            |
+| ink     | smooth strokes, as scanned    | British speakers, clean                  | translation       |
+| chalk   | grainy strokes on a grey board| American speakers, telephone band        | rotation          |
+| contour | strong outlines, pale inside  | Scottish and Caribbean speakers, in a room | zoom            |
 
 Handwriting is scikit-learn's digits; a sample is used in one part (train, validation, test) only, in any domain.
 Speech is espeak-ng's; voices and accents are listed in `speech.py`, and no speaker is in two parts or domains.
@@ -20,7 +20,7 @@ from torch.nn import functional
 from mmlib.data import degradation, speech
 from mmlib.data.cache import tensors
 from mmlib.data.dataset import MultimodalDataset, Splits
-from mmlib.data.transforms import LogMel, ScaleImages
+from mmlib.data.transforms import LogMel, ScaleImages, random_shift, shift_and_spec_augment
 from mmlib.seeding import torch_generator
 
 DOMAINS = ("ink", "chalk", "contour")
@@ -34,9 +34,9 @@ _PART_SIZES = (1.0, 0.4, 0.6)  # samples, relative to training
 class Dials(degradation.Dials):
     """What can be turned, besides the degradation of single samples."""
 
-    samples_per_class: int = 70  # training samples per class and domain; validation 0.4×, test 0.6× as many
-    audio_snr_db: float = -6.0  # speech power over noise power, in decibels
-    image_contrast: float = 0.35  # amplitude of the strokes, 0 … 1, under sensor noise of fixed strength
+    samples_per_class: int = 100  # training samples per class and domain; validation 0.4×, test 0.6× as many
+    audio_snr_db: float = -3.0  # speech power over noise power, in decibels
+    image_contrast: float = 0.6  # amplitude of the strokes, 0 … 1, under sensor noise of fixed strength
     image_occlusion: float = 0.1  # share of each image's area that a block covers, 0 … 1
     domain_shift: float = 1.0  # 0: one rendering, channel and motion for all domains; 1: as in the table above
     flow: bool = False  # with a third modality: optical flow of the digit in motion
@@ -61,12 +61,16 @@ def load(**dials: object) -> Splits:
     digits = torch.from_numpy(handwriting.target).long()
     parts = [_make_part(part, chosen, bank, images, digits) for part in range(3)]
     front_end = {"audio": LogMel(speech.SAMPLE_RATE), "image": ScaleImages()}
-    return Splits(*parts, front_end=front_end, sample_rates={"audio": speech.SAMPLE_RATE})
+    augmentations = {"audio": shift_and_spec_augment, "image": random_shift, "flow": random_shift}
+    return Splits(
+        *parts,
+        front_end=front_end,
+        augmentations=augmentations,
+        sample_rates={"audio": speech.SAMPLE_RATE},
+    )
 
 
-def _make_part(
-    part: int, dials: Dials, bank: dict[str, Tensor], images: Tensor, digits: Tensor
-) -> MultimodalDataset:
+def _make_part(part: int, dials: Dials, bank: dict[str, Tensor], images: Tensor, digits: Tensor) -> MultimodalDataset:
     def generator(purpose: str) -> torch.Generator:
         return torch_generator(f"spoken_digits/{purpose}", dials.seed, _PART_NAMES[part])
 
@@ -190,7 +194,5 @@ def _motion(strokes: Tensor, domains: Tensor, dials: Dials, generator: torch.Gen
 
 def _by_domain(variants: list[Tensor], domains: Tensor, shift: float) -> Tensor:
     """Each sample's own domain's variant, blended with the first domain's: (1 − shift)·first + shift·own."""
-    own = torch.stack([variant.expand(variants[0].shape) for variant in variants])[
-        domains, torch.arange(len(domains))
-    ]
+    own = torch.stack([variant.expand(variants[0].shape) for variant in variants])[domains, torch.arange(len(domains))]
     return torch.lerp(variants[0].to(own.dtype), own, shift) if shift < 1 else own

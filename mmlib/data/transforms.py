@@ -49,7 +49,7 @@ class ScaleImages:
         return images.float() * (2.0 / scale) - 1.0
 
 
-def random_shift(images: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
+def random_shift(images: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
     """Move each (channels, height, width) by up to `most` pixels in both directions; edges are repeated.
 
     A crop of the padded image at a random place, gathered for the whole batch at once.
@@ -96,9 +96,17 @@ def spec_augment(spectrograms: Tensor, generator: torch.Generator) -> Tensor:
     return mask_band(mask_band(spectrograms, generator, 2, 6), generator, 3, 6)
 
 
-def augment(
-    batch: Batch, augmentations: Mapping[str, Augmentation], generator: torch.Generator
-) -> Batch:
+def shift_and_spec_augment(spectrograms: Tensor, generator: torch.Generator) -> Tensor:
+    """A random shift in time and frequency, then light SpecAugment."""
+    return spec_augment(random_shift(spectrograms, generator), generator)
+
+
+def mask_rows_and_columns(images: Tensor, generator: torch.Generator) -> Tensor:
+    """SpecAugment's counterpart for 28 × 28 images: one band of rows and one of columns, of at most 10."""
+    return mask_band(mask_band(images, generator, 2, 10), generator, 3, 10)
+
+
+def augment(batch: Batch, augmentations: Mapping[str, Augmentation], generator: torch.Generator) -> Batch:
     """Apply each modality's augmentation; modalities without one stay as they are."""
     inputs = {
         name: augmentations[name](tensor, generator) if name in augmentations else tensor

@@ -83,7 +83,7 @@ class SWA(WeightAveraging):
 
 
 class SWAD(WeightAveraging):
-    """Stochastic weight averaging, densely (Cha et al. 2021): every step between start and end of the validation valley.
+    """Stochastic weight averaging, densely (Cha et al. 2021): every step inside the valley of the validation loss.
 
     Each epoch closes a segment: the average of its steps, with its validation loss l. The valley starts at the first
     segment whose loss is the lowest of `patience_start` in a row. Let l̄ be the mean of these losses; it ends before
@@ -93,9 +93,7 @@ class SWAD(WeightAveraging):
 
     selection = "last"
 
-    def __init__(
-        self, inner: Method, patience_start: int = 3, patience_end: int = 6, tolerance: float = 0.3
-    ) -> None:
+    def __init__(self, inner: Method, patience_start: int = 3, patience_end: int = 6, tolerance: float = 0.3) -> None:
         super().__init__(inner)
         self.patience_start, self.patience_end, self.tolerance = patience_start, patience_end, tolerance
         self.steps_in_segment = 0

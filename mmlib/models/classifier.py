@@ -29,7 +29,11 @@ class MultimodalClassifier(nn.Module):
     """
 
     def __init__(
-        self, encoders: Mapping[str, nn.Module], classes: int, fusion: str = "concat", fused_head: str = "linear"
+        self,
+        encoders: Mapping[str, nn.Module],
+        classes: int,
+        fusion: str = "concat",
+        fused_head: str = "linear",
     ) -> None:
         super().__init__()
         sizes = {name: int(encoder.features) for name, encoder in encoders.items()}
@@ -50,9 +54,7 @@ class MultimodalClassifier(nn.Module):
         if fused_head == "linear":
             self.fused_head: nn.Module = nn.Linear(fused, classes)
         elif fused_head == "mlp":
-            self.fused_head = nn.Sequential(
-                nn.Linear(fused, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes)
-            )
+            self.fused_head = nn.Sequential(nn.Linear(fused, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes))
         else:
             raise ValueError(f"fused_head must be linear or mlp, not {fused_head!r}.")
 

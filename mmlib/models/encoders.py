@@ -1,5 +1,7 @@
 """Encoders: one modality's input → a feature vector (batch, features)."""
 
+from itertools import pairwise
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ class SmallConvNet(nn.Module):
         self.features = features
         channels = (input_shape[0], width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
-        for incoming, outgoing in zip(channels[:-1], channels[1:], strict=True):
+        for incoming, outgoing in pairwise(channels):
             layers += [
                 nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(outgoing),
