@@ -45,7 +45,7 @@ def probe_accuracy(
     """Post-hoc linear probe: accuracy on `test` of a logistic regression on this encoder's frozen features of `train`.
 
     What the encoder knows, whatever the joint model's head made of it (MBCD's Fig. 1a)."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-3, max_iter=300))
     probe.fit(features_of(model, train, modality), train.labels.cpu().numpy())
     return float(probe.score(features_of(model, test, modality), test.labels.cpu().numpy()))
 

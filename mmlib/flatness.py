@@ -73,7 +73,8 @@ def _like_filters(noise: Tensor, weight: Tensor) -> Tensor:
     if weight.ndim < 2:
         return torch.zeros_like(noise)
     axes = tuple(range(1, weight.ndim))
-    return noise * weight.norm(dim=axes, keepdim=True) / noise.norm(dim=axes, keepdim=True).clamp_min(1e-12)
+    length = torch.linalg.vector_norm(noise, dim=axes, keepdim=True).clamp_min(1e-12)
+    return noise * torch.linalg.vector_norm(weight, dim=axes, keepdim=True) / length
 
 
 @dataclass(frozen=True)

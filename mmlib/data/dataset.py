@@ -114,6 +114,10 @@ class MultimodalDataset:
             raise IndexError(f"Indices must lie in 0 … {len(self) - 1}.")
         return self._map(lambda tensor: tensor[selection.long()])
 
+    def thinned(self, count: int) -> "MultimodalDataset":
+        """About `count` samples, evenly spaced (all of them where there are fewer)."""
+        return self.subset(range(0, len(self), max(1, len(self) // count)))
+
     def select_domains(self, *names: str) -> "MultimodalDataset":
         """Only the samples of these domains (names and numbering stay as they are)."""
         wanted = torch.tensor([self.domain_index(name) for name in names], device=self.device)

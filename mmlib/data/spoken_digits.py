@@ -157,17 +157,17 @@ def _sound(
     length = bank["length"][utterance]
     count, time = word.shape
     delay = (torch.rand(count, generator=generator) * (time - length)).long()
-    spectrum = torch.fft.rfft(word, n=2 * time)
-    frequency = torch.fft.rfftfreq(2 * time, 1 / speech.SAMPLE_RATE)
-    spectrum = spectrum * torch.exp(-2j * torch.pi * frequency * delay[:, None] / speech.SAMPLE_RATE)
+    source = torch.arange(time) - delay[:, None]
+    word = torch.where(source >= 0, word.gather(1, source.clamp(min=0)), 0.0)
 
+    frequency = torch.fft.rfftfreq(2 * time, 1 / speech.SAMPLE_RATE)
     telephone = ((frequency > 400) & (frequency < 2800)).float()
     decay = torch.exp(-torch.arange(time) / (0.06 * speech.SAMPLE_RATE))
     room = torch.randn(time, generator=torch_generator("spoken_digits/room")) * decay * 0.15
     room[0] = 1.0
-    channels = [torch.ones_like(frequency), telephone, torch.fft.rfft(room, n=2 * time)]
-    channel = _by_domain([channel.expand(count, -1) for channel in channels], domains, dials.domain_shift)
-    heard = torch.fft.irfft(spectrum * channel, n=2 * time)[:, :time]
+    channels = torch.stack([torch.ones_like(frequency), telephone, torch.fft.rfft(room, n=2 * time)])
+    channels = torch.lerp(channels[:1].expand_as(channels), channels, dials.domain_shift)
+    heard = torch.fft.irfft(torch.fft.rfft(word, n=2 * time) * channels[domains], n=2 * time)[:, :time]
 
     pink = torch.fft.rfft(torch.randn(count, time, generator=generator))
     pink = torch.fft.irfft(pink / torch.arange(1, pink.shape[1] + 1).clamp(min=20).sqrt(), n=time)
