@@ -1,0 +1,58 @@
+"""Shared fixtures: a cache of the tests' own, small data, and the real sources where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmlib.data import MultimodalDataset, Splits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(request: pytest.FixtureRequest) -> Path:
+    """All tests, and the kernels they start, keep data in pytest's cache folder and not in the user's."""
+    folder = request.config.cache.mkdir("mmlib")
+    os.environ["MMLIB_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sources() -> Path:
+    """The folder of real source files, named by MMLIB_SOURCES."""
+    folder = Path(os.environ.get("MMLIB_SOURCES", ""))
+    if not os.environ.get("MMLIB_SOURCES") or not folder.is_dir():
+        pytest.skip("MMLIB_SOURCES does not name a folder of real data")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def av_digits_prepared(cache: Path, sources: Path) -> Path:
+    """The cache with AV-Digits prepared from the real sources by the real command."""
+    from mmlib.__main__ import main
+
+    assert main(["data", "av_digits", "--source", str(sources)]) == 0
+    return cache
+
+
+def toy_dataset(count: int = 240, classes: int = 3, seed: int = 0, size: int = 8) -> MultimodalDataset:
+    """Two modalities of noisy class templates, two domains: learnable within an epoch or two."""
+    generator = torch.Generator().manual_seed(seed)
+    templates = torch.randn(2, classes, 1, size, size, generator=torch.Generator().manual_seed(99))
+    labels = torch.arange(count) % classes
+    domains = torch.arange(count) // classes % 2
+    noise = torch.randn(2, count, 1, size, size, generator=generator)
+    left, right = templates[:, labels] + 1.5 * noise
+    return MultimodalDataset.from_arrays(
+        {"left": left, "right": right}, labels, domains, [f"class {i}" for i in range(classes)], ["here", "there"]
+    )
+
+
+@pytest.fixture
+def toy() -> MultimodalDataset:
+    return toy_dataset()
+
+
+@pytest.fixture(scope="session")
+def toy_splits() -> Splits:
+    return Splits(toy_dataset(360, seed=1), toy_dataset(120, seed=2), toy_dataset(240, seed=3), {}, {}, {})

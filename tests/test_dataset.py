@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+
+from mmlib.data import MultimodalDataset, concatenate, load, with_shuffled_labels
+from mmlib.data.cache import atomic_path, load_arrays, save_arrays
+
+
+def test_from_arrays_accepts_numpy_and_names_everything():
+    data = MultimodalDataset.from_arrays({"x": np.ones((4, 2)), "y": np.zeros((4, 3, 3), np.uint8)}, [0, 1, 1, 0])
+    assert data.modalities == ("x", "y") and data.inputs["x"].dtype == torch.float32
+    assert data.class_names == ("0", "1") and data.domain_names == ("0",)
+    assert data.input_shapes == {"x": (2,), "y": (3, 3)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"inputs": {}}, ValueError, "at least one modality"),
+        ({"labels": np.array([], int)}, ValueError, "at least one sample"),
+        ({"inputs": {"x": np.ones((3, 2))}}, ValueError, "'x' has shape"),
+        ({"inputs": {"x": np.ones(4)}}, ValueError, "'x' has shape"),
+        ({"inputs": {"x": np.ones((4, 2), np.int32)}}, TypeError, "'x' has dtype torch.int32"),
+        ({"inputs": {"x": np.array([[1.0], [2.0], [np.nan], [3.0]])}}, ValueError, "'x' has NaN.*sample 2"),
+        ({"labels": [0, 1, -1, 0]}, ValueError, "labels has the value -1"),
+        ({"labels": [0.5, 1, 1, 0]}, TypeError, "labels must be integers"),
+        ({"labels": [[0, 1], [1, 0]]}, ValueError, "one-dimensional"),
+        ({"class_names": ["only one"]}, ValueError, "only 1 names"),
+        ({"domains": [0, 0]}, ValueError, "domains has 2 entries"),
+        ({"truth": {"quality": np.ones(3)}}, ValueError, "quality has 3 entries"),
+    ],
+)
+def test_from_arrays_refuses_with_a_message_that_names_the_fault(arguments, error, message):
+    right = {"inputs": {"x": np.ones((4, 2))}, "labels": [0, 1, 1, 0]}
+    with pytest.raises(error, match=message):
+        MultimodalDataset.from_arrays(**{**right, **arguments})
+
+
+def test_batches_are_shuffled_by_the_generator_alone_and_cover_everything(toy):
+    def order(seed):
+        batches = list(toy.batches(50, torch.Generator().manual_seed(seed)))
+        assert [len(batch.labels) for batch in batches] == [50, 50, 50, 50, 40]
+        for batch in batches:
+            assert torch.equal(batch.inputs["left"], toy.inputs["left"][batch.indices])
+            assert torch.equal(batch.labels, toy.labels[batch.indices])
+        return torch.cat([batch.indices for batch in batches])
+
+    assert torch.equal(order(1), order(1)) and not torch.equal(order(1), order(2))
+    assert torch.equal(order(1).sort().values, torch.arange(len(toy)))
+
+
+def test_split_is_disjoint_and_stratified_by_domain_and_class(toy):
+    parts = toy.split([0.5, 0.3, 0.2], torch.Generator().manual_seed(0))
+    assert [len(part) for part in parts] == [120, 72, 48]
+    seen = torch.cat([part.inputs["left"].flatten(1) for part in parts])
+    assert len(seen.unique(dim=0)) == len(toy)
+    for part, share in zip(parts, (0.5, 0.3, 0.2), strict=True):
+        counts = torch.bincount(part.domains * 3 + part.labels)
+        assert (counts == round(40 * share)).all()
+    with pytest.raises(ValueError, match="sum to at most 1"):
+        toy.split([0.9, 0.2], torch.Generator())
+
+
+def test_selections_name_what_is_not_there(toy):
+    assert set(toy.select_domains("there").domains.tolist()) == {1}
+    assert toy.select_modalities("right").modalities == ("right",)
+    with pytest.raises(ValueError, match="no domain 'mars'; this data has here, there"):
+        toy.select_domains("mars")
+    with pytest.raises(ValueError, match="no modality 'smell'"):
+        toy.select_modalities("smell")
+    with pytest.raises(IndexError, match="0 … 239"):
+        toy.subset([240])
+    with pytest.raises(ValueError, match="mask has shape"):
+        toy.subset(torch.ones(3, dtype=torch.bool))
+
+
+def test_memory_mapped_arrays_are_not_read_into_memory(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(80, dtype=np.float32).reshape(40, 2))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
+    data = MultimodalDataset.from_arrays({"x": mapped}, np.arange(40) % 2)
+    assert data.inputs["x"].data_ptr() == mapped.ctypes.data
+    batch = next(data.batches(4, torch.Generator().manual_seed(0), device="cpu"))
+    assert torch.equal(batch.inputs["x"][:, 0], batch.indices * 2.0)
+
+
+def test_fingerprint_changes_with_any_value(toy):
+    changed = toy.subset(range(len(toy)))
+    assert changed.fingerprint() == toy.fingerprint()
+    changed.inputs["right"][17, 0, 3, 3] += 1e-3
+    assert changed.fingerprint() != toy.fingerprint()
+
+
+def test_leave_out_never_lets_the_target_into_training(toy_splits):
+    protocol = toy_splits.leave_out("there")
+    for part in protocol[:3]:
+        assert set(part.domains.tolist()) == {0}
+    assert set(protocol.target.domains.tolist()) == {1} and len(protocol.target) == 120
+    single = toy_splits.single_source("there", "here")
+    assert set(single.train.domains.tolist()) == {1} and set(single.target.domains.tolist()) == {0}
+    with pytest.raises(ValueError, match="no domain 'mars'"):
+        toy_splits.leave_out("mars")
+
+
+def test_shuffled_labels_keep_their_counts(toy_splits):
+    shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))
+    assert torch.equal(shuffled.train.labels.bincount(), toy_splits.train.labels.bincount())
+    assert (shuffled.train.labels != toy_splits.train.labels).float().mean() > 0.5
+
+
+def test_concatenate_refuses_other_names(toy):
+    with pytest.raises(ValueError, match="same class and domain names"):
+        concatenate([toy, MultimodalDataset.from_arrays({"left": np.ones((2, 1))}, [0, 1])])
+
+
+def test_load_names_the_data_sets_there_are():
+    with pytest.raises(ValueError, match="no data set 'imagenet'; choose one of spoken_digits, av_digits"):
+        load("imagenet")
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.npz"
+    save_arrays(path, {"x": np.arange(3)})
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert load_arrays(path)["x"].tolist() == [0, 1, 2] and list(tmp_path.iterdir()) == [path]
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"a\.npz is damaged"):
+        load_arrays(path)
