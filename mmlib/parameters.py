@@ -61,7 +61,10 @@ def check_against_notebook(notebook: Path, values: dict[str, Any]) -> dict[str, 
 
     Papermill itself only warns of unknown names and passes whatever type YAML made of a value.
     """
-    declared = papermill.inspect_notebook(str(notebook))
+    try:
+        declared = papermill.inspect_notebook(str(notebook))
+    except Exception as error:
+        raise BadParameter(f"{notebook} cannot be read as a notebook: {error}") from error
     for name in values:
         if name not in declared:
             known = ", ".join(declared) or "none"

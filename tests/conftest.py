@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 
@@ -46,6 +47,15 @@ def toy_dataset(count: int = 240, classes: int = 3, seed: int = 0, size: int = 8
     return MultimodalDataset.from_arrays(
         {"left": left, "right": right}, labels, domains, [f"class {i}" for i in range(classes)], ["here", "there"]
     )
+
+
+def write_notebook(path: Path, parameters: str, code: str) -> Path:
+    """A small notebook: a title, a parameters cell, a cell of code."""
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    cells = [nbformat.v4.new_markdown_cell("# t"), first, nbformat.v4.new_code_cell(code)]
+    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
 
 
 @pytest.fixture

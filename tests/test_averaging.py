@@ -3,10 +3,10 @@ import itertools
 
 import pytest
 import torch
+from conftest import toy_dataset
 from torch import nn
 from torch.optim import swa_utils
 
-from conftest import toy_dataset
 from mmlib import averaging, methods
 from mmlib.methods.weight_averaging import SWAD
 from mmlib.models import build_classifier

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-
 from conftest import toy_dataset
+
 from mmlib import diagnosis
-from mmlib.experiments import Run, estimate, paired_difference, per_seed, train_runs, where
 from mmlib.data import Splits
+from mmlib.experiments import Run, estimate, paired_difference, per_seed, train_runs, where
 from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig, evaluate
 

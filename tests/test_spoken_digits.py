@@ -23,7 +23,7 @@ def test_shapes_ranges_and_balance(small):
     shapes = {"audio": (6400,), "image": (1, 32, 32), "flow": (2, 32, 32)}
     assert small.train.input_shapes == shapes and len(small.train) == 300
     assert torch.bincount(small.train.domains * 10 + small.train.labels).unique().tolist() == [10]
-    assert 0 <= small.train.inputs["image"].min() and small.train.inputs["image"].max() <= 1
+    assert small.train.inputs["image"].min() >= 0 and small.train.inputs["image"].max() <= 1
     assert small.train.inputs["audio"].abs().max() <= 0.91
     assert small.prepared().train.input_shapes == {**shapes, "audio": (1, 40, 49)}
 

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 import torch
-
 from conftest import toy_dataset
+
 from mmlib import methods
 from mmlib.data.transforms import random_shift
 from mmlib.methods.base import Method

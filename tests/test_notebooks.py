@@ -1,0 +1,139 @@
+"""Every notebook follows the house's template, and runs: on the embedded data at its defaults, and on AV-Digits."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from mmlib import batch
+from mmlib.results import records_in
+
+NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+# The claims each notebook is about. They must hold at the default parameters, wherever the tests run.
+HEADLINES = {
+    "00_start_here": [
+        "both senses together beat the better single one in known domains",
+        "the unseen domain costs the joint model accuracy",
+        "true labels teach more than shuffled ones",
+    ],
+    "01_modality_imbalance": [
+        "one modality is learned faster than the other",
+        "ERM leaves the slow encoder under-trained",
+        "the slow encoder loses more than the fast one",
+    ],
+    "02_weight_averaging_and_flatness": [
+        "EMA beats ERM in the unseen domain",
+        "SWAD beats ERM in the unseen domain",
+    ],
+}
+
+
+def test_every_notebook_has_its_headlines():
+    assert [path.stem for path in NOTEBOOKS] == sorted(HEADLINES)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def prose(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+class TestTemplate:
+    def test_is_small_and_carries_no_outputs(self, notebook):
+        assert len(notebook.cells) <= 45
+        assert not any(cell.outputs or cell.execution_count for cell in code(notebook))
+
+    def test_opens_with_title_finding_objectives_and_time(self, notebook):
+        first = prose(notebook)[0]
+        assert re.match(r"# \d\d · \w", first)
+        assert re.search(r"^\*\*.+\*\*$", first, re.M), "the finding in one sentence"
+        assert "You will be able to" in first and re.search(r"^Time: .+", first, re.M)
+
+    def test_parameters_are_typed_commented_and_literal(self, notebook):
+        (cell,) = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+        assert cell is code(notebook)[0]
+        for line in cell.source.splitlines():
+            assert re.fullmatch(r'\w+: (int|float|str|bool) = ("[^"]*"|[\d.]+|True|False)  # .+', line), line
+
+    def test_set_up_is_one_cell_that_validates_every_parameter(self, notebook):
+        parameters, set_up, *rest = code(notebook)
+        names = [line.split(":")[0] for line in parameters.source.splitlines()]
+        assert "validate(" in set_up.source
+        for name in names:
+            assert f"{name}=({name}," in set_up.source, f"{name} is not validated"
+            for cell in rest:
+                assert not re.search(rf"(?<![\w.\"']){name}(?![\w\"'=])", re.sub(r'"[^"\n]*"', "", cell.source)) or (
+                    f"for {name} " in cell.source or f"{name} =" in cell.source
+                ), f"{name} is used past its validation: {cell.source[:80]}"
+        assert not any(re.search(r"^(import|from) ", cell.source, re.M) for cell in rest)
+
+    def test_defines_no_classes_and_no_plots(self, notebook):
+        for cell in code(notebook):
+            assert not re.search(r"^\s*class |plt\.|\.backward\(", cell.source, re.M)
+
+    def test_prose_has_no_typed_in_results(self, notebook):
+        for text in prose(notebook):
+            without_code = re.sub(r"`[^`]*`|^# .*|^Time:.*|95 % interval", "", text, flags=re.M)
+            assert not re.search(r"\d+\.\d|\d\s?%|±", without_code), text
+
+    def test_ends_with_its_claims_and_what_is_next(self, notebook):
+        assert any(cell.source.strip() == "record" for cell in code(notebook))
+        assert "## What we claim" in "\n".join(prose(notebook))
+        assert prose(notebook)[-1].startswith("## Next")
+        assert "## Exercise" in "\n".join(prose(notebook))
+
+    def test_has_a_slider_and_describes_every_figure(self, notebook):
+        source = "\n".join(cell.source for cell in code(notebook))
+        assert "widgets.slide(" in source
+        for call in re.findall(r"plots\.show\((.*?)\)$", source, re.M | re.S):
+            assert call.count('"') >= 2, call
+
+
+def execute(path: Path, out: Path, **parameters):
+    """Run through papermill from another working directory; the claims by statement."""
+    started = time.perf_counter()
+    executed = out / path.name
+    papermill.execute_notebook(
+        str(path), str(executed), parameters, progress_bar=False, execution_timeout=1200, cwd=str(out)
+    )
+    print(f"{path.stem} {parameters}: {time.perf_counter() - started:.0f} s")
+    content = json.loads(executed.read_text())
+    for cell in content["cells"]:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                assert output["metadata"]["image/png"]["alt"]
+    (record,) = records_in(content)
+    return {claim["statement"]: claim["verdict"] for claim in record["claims"]}
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
+    claims = execute(path, tmp_path)
+    assert {statement: claims[statement] for statement in HEADLINES[path.stem]} == dict.fromkeys(
+        HEADLINES[path.stem], "holds"
+    )
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
+    claims = execute(path, tmp_path, dataset="av_digits", target="M", seeds=2, epochs=2)
+    assert claims
+
+
+@pytest.mark.notebook
+def test_a_wrong_parameter_stops_a_notebook_in_its_set_up(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="seeds must be an integer in 2 … 100, not '3'"):
+        execute(NOTEBOOKS[0], tmp_path, seeds="3")

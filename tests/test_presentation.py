@@ -1,0 +1,137 @@
+"""Records, parameters, figures and sliders."""
+
+import json
+
+import IPython.display
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import write_notebook
+
+from mmlib import plots, widgets
+from mmlib.experiments import Estimate
+from mmlib.flatness import Plane
+from mmlib.parameters import BadParameter, Interval, check_against_notebook, parse_assignment, validate
+from mmlib.results import MIME_TYPE, Record
+
+
+def test_claims_follow_their_interval():
+    record = Record("t")
+    assert record.claim("up", Estimate(1.0, 0.5, 3)).verdict == "holds"
+    assert record.claim("down", Estimate(-1.0, 0.5, 3)).verdict == "fails"
+    assert record.claim("even", Estimate(0.1, 0.5, 3)).verdict == "not distinguishable"
+    assert record.claim("checked", 0.25, holds=np.bool_(False)).verdict == "fails"
+    with pytest.raises(ValueError, match="leave out `holds`"):
+        record.claim("forced", Estimate(-1.0, 0.5, 3), holds=True)
+    with pytest.raises(ValueError, match="Say whether 'silent' holds"):
+        record.claim("silent", 0.5)
+
+
+def test_a_cell_run_twice_claims_once_and_the_record_is_json():
+    record = Record("t")
+    record.claim("x <b>", Estimate(1.0, 0.5, 3))
+    record.claim("x <b>", Estimate(-1.0, 0.5, 3))
+    bundle = record._repr_mimebundle_()
+    (claim,) = json.loads(json.dumps(bundle[MIME_TYPE]))["claims"]
+    assert claim == {"statement": "x <b>", "measured": "-1.000 ± 0.500", "verdict": "fails"}
+    assert "x &lt;b&gt;" in bundle["text/html"] and "<b>" not in bundle["text/html"]
+
+
+def test_validate_names_what_is_wrong():
+    assert validate(a=(3, range(1, 5)), b=("x", ("x", "y")), c=(1, Interval(0, 1)), d=("s", str)).a == 3
+    for wrong, message in [
+        ({"seeds": ("3", range(1, 5))}, "seeds must be an integer in 1 … 4, not '3'"),
+        ({"seeds": (True, range(0, 5))}, "seeds must be an integer"),
+        ({"seeds": (9, range(1, 5))}, "not 9"),
+        ({"dataset": ("cats", ("a", "b"))}, "dataset must be one of a, b, not 'cats'"),
+        ({"rate": (2.0, Interval(0, 1))}, "rate must be a number in 0 … 1"),
+        ({"rate": (float("nan"), Interval(0, 1))}, "rate must be a number"),
+        ({"name": (1, str)}, "name must be a str"),
+    ]:
+        with pytest.raises(BadParameter, match=message):
+            validate(**wrong)
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    parameters = 'seeds: int = 3  # runs\nrate: float = 0.1  # step\nname: str = "a"  # who\n'
+    return write_notebook(tmp_path / "05_n.ipynb", parameters + "fast: bool = False  # or slow\nloose = 1", "")
+
+
+def test_parameters_take_the_type_the_notebook_declares(notebook):
+    def given(*texts):
+        return check_against_notebook(notebook, dict(parse_assignment(text) for text in texts))
+
+    assert given("rate=1e-3", "seeds=4", "fast=true", "name=b") == {"rate": 1e-3, "seeds": 4, "fast": True, "name": "b"}
+    assert type(given("rate=1")["rate"]) is float
+    for text, message in [
+        ("speed=3", "05_n.ipynb has no parameter 'speed'; it has: seeds, rate, name, fast"),
+        ("seeds=three", "seeds must be of type int, not 'three'"),
+        ("seeds=3.5", "seeds must be of type int, not 3.5"),
+        ("seeds=true", "seeds must be of type int, not True"),
+        ("fast=1", "fast must be of type bool, not 1"),
+        ("rate=quick", "rate must be of type float, not 'quick'"),
+        ("loose=2", "'loose' has no type among int, float, str, bool"),
+        ("seeds", "not of the form name=value"),
+    ]:
+        with pytest.raises(BadParameter, match=message):
+            given(text)
+    notebook.write_text("{")
+    with pytest.raises(BadParameter, match=r"05_n\.ipynb cannot be read as a notebook"):
+        given("seeds=3")
+
+
+def test_curves_and_bars_draw_means_and_intervals():
+    frame = pd.DataFrame({0: [1.0, 2.0], 1: [3.0, 2.0]}, index=[1, 2])
+    axis = plots.curves({"line": frame, "other": frame + 1}, "x", "y").axes[0]
+    assert axis.lines[0].get_ydata().tolist() == [2.0, 2.0] and len(axis.collections) == 2
+    styles = {(line.get_color(), str(line.get_linestyle())) for line in axis.lines}
+    assert len(styles) == 2 and len({line.get_linestyle() for line in axis.lines}) == 2, "not by colour alone"
+    groups = {"g": {"a": Estimate(0.5, 0.1, 3), "b": Estimate(0.7, 0.2, 3)}, "h": {"b": Estimate(0.1, 0.0, 3)}}
+    axis = plots.bars(groups, "y", chance=0.1).axes[0]
+    assert [round(bar.get_height(), 3) for bar in axis.patches] == [0.5, 0.7, 0.1]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    plt.close("all")
+
+
+def test_plane_marks_the_networks():
+    plane = Plane(
+        np.arange(4.0), np.arange(3.0), np.arange(12.0).reshape(3, 4) + 1, np.array([[0, 0], [2, 0], [1, 2.0]])
+    )
+    axis = plots.loss_plane(plane, ["a", "b", "c"]).axes[0]
+    assert [tuple(line.get_xydata()[0]) for line in axis.lines] == [(0, 0), (2, 0), (1, 2)]
+    plt.close("all")
+
+
+def test_figures_carry_a_description(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    plots.show(plt.figure(), "a red line that rises")
+    _, metadata = shown[0]._repr_png_()
+    assert metadata["alt"] == "a red line that rises" and not plt.get_fignums()
+
+
+def test_a_slider_redraws_at_every_value_and_lets_errors_through(monkeypatch):
+    drawn, updates = [], []
+
+    class Handle:
+        def update(self, image):
+            updates.append(image)
+
+    def display(thing, display_id=False):
+        return Handle() if display_id else None
+
+    monkeypatch.setattr(widgets, "display", display)
+
+    def draw(value):
+        if value == "bad":
+            raise ZeroDivisionError
+        drawn.append(value)
+        return plt.figure()
+
+    slider = widgets.slide(draw, ["a", "b", "bad"], "choose", "a", "a figure")
+    slider.value = "b"
+    assert drawn == ["a", "b"] and len(updates) == 1 and isinstance(updates[0], IPython.display.Image)
+    with pytest.raises(ZeroDivisionError):
+        slider.value = "bad"

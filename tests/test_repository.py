@@ -1,0 +1,49 @@
+"""The tree as a whole: style, imports that run one way, files of a readable size."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = (
+    {"seeding"},
+    {"data", "models", "losses"},
+    {"averaging"},
+    {"methods"},
+    {"training"},
+    {"flatness", "diagnosis", "experiments"},
+    {"plots", "widgets", "results", "parameters", "report", "batch"},
+    {"__main__"},
+)
+
+
+@pytest.mark.parametrize("arguments", [["format", "--check"], ["check"]], ids=["format", "lint"])
+def test_ruff_is_content(arguments):
+    result = subprocess.run([sys.executable, "-m", "ruff", *arguments, str(ROOT)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_imports_run_one_way():
+    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    for path in (ROOT / "mmlib").rglob("*.py"):
+        own = path.relative_to(ROOT / "mmlib").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mmlib"):
+                names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+                for name in names:
+                    assert rank[name] <= rank[own], f"{path.name} imports {name}, which lies above it"
+
+
+def test_every_requirement_says_why_it_is_there():
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        assert "#" in line, line
+
+
+def test_files_are_short_enough_to_read():
+    for path in (ROOT / "mmlib").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 360, path
