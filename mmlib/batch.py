@@ -120,6 +120,7 @@ def run_one(job: Job, out: Path, cell_timeout: int) -> Result:
     """Execute one notebook. The executed notebook, its HTML and the result appear whole, the result last."""
     result_path = out / f"{job.name}.json"
     result_path.unlink(missing_ok=True)
+    key = job.key()  # of the code the run starts with
     started = time.perf_counter()
     status, error = "finished", ""
     with atomic_path(out / f"{job.name}.ipynb") as executed:
@@ -146,7 +147,7 @@ def run_one(job: Job, out: Path, cell_timeout: int) -> Result:
     with atomic_path(out / f"{job.name}.html") as page:
         page.write_text(_as_html(notebook), encoding="utf-8")
     seconds = time.perf_counter() - started
-    result = Result(job.name, job.key(), job.parameters, status, error, seconds, records_in(notebook))
+    result = Result(job.name, key, job.parameters, status, error, seconds, records_in(notebook))
     with atomic_path(result_path) as temporary:
         temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
     return result

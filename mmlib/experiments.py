@@ -62,9 +62,7 @@ def train_run(run: Run, splits: Splits, config: TrainingConfig, *, encoder: str 
         augmentations=splits.augmentations,
         progress=False,
     )
-    device = resolve_device(config.device)
-    scores = evaluate(method.predictor, source_test.to(device), "source ")
-    scores |= evaluate(method.predictor, target.to(device), "target ")
+    scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
     return Trained(run, method.predictor.cpu(), method.model.cpu(), history, scores)
 
 

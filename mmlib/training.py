@@ -94,8 +94,8 @@ def fit(
     of the same configuration and data goes on from it and, on a CPU, ends with the identical weights.
     """
     device = resolve_device(config.device)
-    train, validation = train.to(device), validation.to(device)
-    watched = {name: dataset.to(device) for name, dataset in (monitors or {}).items()}
+    train, validation = train.resident(device), validation.resident(device)
+    watched = {name: dataset.resident(device) for name, dataset in (monitors or {}).items()}
     method.to(device)
     optimiser = _optimiser(method, config, device)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(config.decay_epochs), config.decay_factor)
@@ -103,7 +103,7 @@ def fit(
     method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
 
     history, best = History(), None
-    identity = _identity(method, train, validation, config)
+    identity = "" if checkpoint is None else _identity(method, train, validation, config)
     if checkpoint is not None and checkpoint.exists():
         history, best = _resume(checkpoint, identity, method, optimiser, schedule, device)
     remaining = range(len(history.rows) + 1, config.epochs + 1)
@@ -151,7 +151,7 @@ def _train_epoch(
     sums: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed_for("dropout", config.seed, epoch))
-        for batch in train.batches(config.batch_size, shuffling):
+        for batch in train.batches(config.batch_size, shuffling, device):
             if augmentations:
                 batch = augment(batch, augmentations, augmenting)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -176,7 +176,8 @@ def evaluate(
     was_training = network.training
     network.eval()
     sums: dict[str, Tensor] = {}
-    for batch in dataset.batches(batch_size):
+    device = next(network.parameters()).device
+    for batch in dataset.batches(batch_size, device=device):
         outputs = network(batch.inputs)
         parts = {"loss": functional.cross_entropy(outputs.fused_logits, batch.labels, reduction="sum")}
         for name, logits in {"": outputs.fused_logits, **outputs.unimodal_logits}.items():

@@ -127,3 +127,14 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"a\.npz is damaged"):
         load_arrays(path)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_data_too_large_for_the_gpu_stays_and_its_batches_move(toy, monkeypatch):
+    device = torch.device("cuda")
+    assert toy.resident(device).device.type == "cuda"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 1000))
+    kept = toy.resident(device)
+    assert kept.device.type == "cpu"
+    assert next(kept.batches(8, device=device)).inputs["left"].device.type == "cuda"

@@ -68,7 +68,7 @@ def test_filter_normalised_directions_are_as_long_as_the_filters():
 
 
 def test_filter_normalisation_does_not_see_a_rescaled_network():
-    """Weights doubled and the output halved: the same function, so the same curve; unit directions see a flatter one."""
+    """Weights doubled and the output halved: the same function, the same curve; but flatter along unit directions."""
 
     class Scaled(nn.Module):
         def __init__(self, scale):

@@ -1,6 +1,7 @@
 """The tree as a whole: style, imports that run one way, files of a readable size."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,9 @@ def test_every_requirement_says_why_it_is_there():
 def test_files_are_short_enough_to_read():
     for path in (ROOT / "mmlib").rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 360, path
+
+
+def test_the_readme_example_runs(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(example, {})
+    assert "'target accuracy'" in capsys.readouterr().out

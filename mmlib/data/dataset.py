@@ -103,6 +103,15 @@ class MultimodalDataset:
         """Everything on one device, so that batches are gathered there."""
         return self._map(lambda tensor: tensor.to(device))
 
+    def resident(self, device: torch.device) -> "MultimodalDataset":
+        """On the GPU where it takes at most half of its free memory; otherwise where it is, and batches are moved."""
+        if device.type == "cuda":
+            tensors = [*self.inputs.values(), self.labels, self.domains, *self.truth.values()]
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            if size > torch.cuda.mem_get_info(device)[0] / 2:
+                return self
+        return self.to(device)
+
     def subset(self, selection: Tensor | Sequence[int]) -> "MultimodalDataset":
         """The samples at these indices, or where this boolean mask (N,) is true."""
         selection = torch.as_tensor(selection, device=self.device)

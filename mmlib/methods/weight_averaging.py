@@ -1,6 +1,7 @@
 """Methods that train as another one does and predict with averaged weights: EMA, SWA, SWAD."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ class WeightAveraging(Method):
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
         return self.inner.step_losses(batch)
+
+
+def _inputs(train: MultimodalDataset, batch_size: int, network: nn.Module) -> Iterator[dict[str, Tensor]]:
+    device = next(network.parameters()).device
+    return (batch.inputs for batch in train.batches(batch_size, device=device))
 
 
 class EMA(WeightAveraging):
@@ -73,7 +79,7 @@ class SWA(WeightAveraging):
             self.average.lerp_towards(self.model, 1.0)  # before the start, the network itself
 
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
-        refresh_batch_norm(self.predictor, (batch.inputs for batch in train.batches(batch_size)))
+        refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
 
     def counters(self) -> dict[str, Any]:
         return {"step": self.step, "averaged": self.averaged}
@@ -142,7 +148,7 @@ class SWAD(WeightAveraging):
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
         self._merge_waiting()
         self.average.lerp_towards(self.merged.module, 1.0)
-        refresh_batch_norm(self.predictor, (batch.inputs for batch in train.batches(batch_size)))
+        refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
 
     def counters(self) -> dict[str, Any]:
         names = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
