@@ -25,6 +25,7 @@ from mmlib.results import records_in
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _FAILURES = {
     "AssertionError": "assertion",
     "MissingData": "missing data",
@@ -164,9 +165,12 @@ def _finished(job: Job, out: Path) -> Result | None:
 
 
 def _as_html(notebook: nbformat.NotebookNode) -> str:
-    """HTML that needs nothing from the network: no MathJax, no require.js, no widget manager."""
+    """HTML that needs nothing from the network: no MathJax, no require.js, no widgets (a figure stands for each)."""
     exporter = nbconvert.HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
     exporter.widget_renderer_url = ""
     notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
     page, _ = exporter.from_notebook_node(notebook)
     return page
