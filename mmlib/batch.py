@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -101,67 +104,79 @@ def _select(notebooks: list[Path], prefixes: Sequence[Any]) -> list[Path]:
 
 
 def run(jobs: Sequence[Job], out: Path, cell_timeout: int = 1800, workers: int = 1) -> tuple[list[Result], Path]:
-    """Run all jobs into `out` and write its page. Finished runs of the same key are kept as they are."""
+    """Run all jobs into `out` and write the page of everything there. Finished runs of the same key are kept."""
     out.mkdir(parents=True, exist_ok=True)
-    kept = {job.name: _finished(job, out) for job in jobs}
-    to_run = [job for job in jobs if kept[job.name] is None]
-    if len(to_run) < len(jobs):
-        print(f"{len(jobs) - len(to_run)} of {len(jobs)} notebooks are finished already and are kept.")
+    results = {job.name: result for job in jobs if (result := _finished(job, out)) is not None}
+    to_run = [job for job in jobs if job.name not in results]
+    if results:
+        print(f"{len(results)} of {len(jobs)} notebooks are finished already and are kept.")
     done = joblib.Parallel(workers, return_as="generator")(
         joblib.delayed(run_one)(job, out, cell_timeout) for job in to_run
     )
     for result in tqdm(done, total=len(to_run), desc="notebooks", unit="notebook", disable=not to_run):
-        kept[result.name] = result
-        tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s {result.error.splitlines()[:1] or ''}")
-    results = [result for result in kept.values() if result is not None]
-    return results, write_page([asdict(result) for result in results], out)
+        results[result.name] = result
+        tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
+    everything = [result for path in sorted(out.glob("*.json")) if (result := _read(path)) is not None]
+    return [results[job.name] for job in jobs], write_page([asdict(result) for result in everything], out)
 
 
 def run_one(job: Job, out: Path, cell_timeout: int) -> Result:
-    """Execute one notebook. The executed notebook, its HTML and the result appear whole, the result last."""
-    result_path = out / f"{job.name}.json"
-    result_path.unlink(missing_ok=True)
+    """Execute one notebook. The executed notebook and its HTML appear whole, and the result after them."""
+    (out / f"{job.name}.json").unlink(missing_ok=True)
     key = job.key()  # of the code the run starts with
     started = time.perf_counter()
-    status, error = "finished", ""
-    with atomic_path(out / f"{job.name}.ipynb") as executed:
-        executed = executed.rename(executed.with_suffix(".part.ipynb"))  # papermill tells formats by their suffix
-        try:
-            papermill.execute_notebook(
-                str(job.notebook),
-                str(executed),
-                job.parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                execution_timeout=cell_timeout,
-                cwd=str(job.notebook.parent),
-            )
-        except PapermillExecutionError as failure:
-            status = _FAILURES.get(failure.ename, "error")
-            error = f"{failure.ename}: {failure.evalue} (cell {failure.exec_count})"
-        except CellTimeoutError as failure:
-            status, error = "timeout", f"A cell ran longer than {cell_timeout} s. {failure}"
-        except DeadKernelError as failure:
-            status, error = "kernel died", str(failure)
+    with tempfile.TemporaryDirectory(dir=out, prefix=f".{job.name}.") as folder:
+        executed, page = Path(folder) / "executed.ipynb", Path(folder) / "executed.html"
+        status, error = _execute(job, executed, cell_timeout)
+        if not executed.exists():
+            shutil.copyfile(job.notebook, executed)
         notebook = nbformat.read(executed, as_version=4)
-        executed.rename(executed.with_name(executed.name.removesuffix(".ipynb")))
-    with atomic_path(out / f"{job.name}.html") as page:
         page.write_text(_as_html(notebook), encoding="utf-8")
+        os.replace(executed, out / f"{job.name}.ipynb")
+        os.replace(page, out / f"{job.name}.html")
     seconds = time.perf_counter() - started
     result = Result(job.name, key, job.parameters, status, error, seconds, records_in(notebook))
-    with atomic_path(result_path) as temporary:
+    with atomic_path(out / f"{job.name}.json") as temporary:
         temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
     return result
 
 
-def _finished(job: Job, out: Path) -> Result | None:
-    path = out / f"{job.name}.json"
+def _execute(job: Job, executed: Path, cell_timeout: int) -> tuple[str, str]:
+    """Status and error of one execution; whatever goes wrong is told, never raised."""
     try:
-        result = Result(**json.loads(path.read_text(encoding="utf-8")))
+        papermill.execute_notebook(
+            str(job.notebook),
+            str(executed),
+            job.parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=cell_timeout,
+            cwd=str(job.notebook.parent),
+        )
+    except PapermillExecutionError as failure:
+        status = _FAILURES.get(failure.ename, "error")
+        return status, f"{failure.ename}: {failure.evalue} (cell {failure.exec_count})"
+    except CellTimeoutError as failure:
+        return "timeout", f"A cell ran longer than {cell_timeout} s. {failure}"
+    except DeadKernelError as failure:
+        return "kernel died", str(failure)
+    except Exception as failure:
+        return "error", f"{type(failure).__name__}: {failure}"
+    return "finished", ""
+
+
+def _finished(job: Job, out: Path) -> Result | None:
+    """The result of an earlier run that still stands for this job."""
+    result = _read(out / f"{job.name}.json")
+    whole = all((out / f"{job.name}.{kind}").exists() for kind in ("ipynb", "html"))
+    return result if result and whole and result.status == "finished" and result.key == job.key() else None
+
+
+def _read(path: Path) -> Result | None:
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    whole = all((out / f"{job.name}.{kind}").exists() for kind in ("ipynb", "html"))
-    return result if whole and result.status == "finished" and result.key == job.key() else None
 
 
 def _as_html(notebook: nbformat.NotebookNode) -> str:

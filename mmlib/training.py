@@ -103,7 +103,7 @@ def fit(
     method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
 
     history, best = History(), None
-    identity = "" if checkpoint is None else _identity(method, train, validation, config)
+    identity = "" if checkpoint is None else _identity(method, train, validation, config, augmentations or {})
     if checkpoint is not None and checkpoint.exists():
         history, best = _resume(checkpoint, identity, method, optimiser, schedule, device)
     remaining = range(len(history.rows) + 1, config.epochs + 1)
@@ -198,11 +198,25 @@ def _optimiser(method: Method, config: TrainingConfig, device: torch.device) -> 
     return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
 
 
-def _identity(method: Method, train: MultimodalDataset, validation: MultimodalDataset, config: TrainingConfig) -> str:
-    """What a checkpoint belongs to: settings, data, and the method's shape."""
+def _identity(
+    method: Method,
+    train: MultimodalDataset,
+    validation: MultimodalDataset,
+    config: TrainingConfig,
+    augmentations: Mapping[str, Augmentation],
+) -> str:
+    """What a checkpoint belongs to: settings, data, augmentations, and the method's parts with their plain values."""
     settings = {name: value for name, value in asdict(config).items() if name != "device"}
+    plain = [
+        (
+            type(part).__name__,
+            sorted((k, v) for k, v in vars(part).items() if k != "training" and isinstance(v, int | float | str)),
+        )
+        for part in method.modules()
+    ]
+    augmented = sorted((name, getattr(function, "__qualname__", "")) for name, function in augmentations.items())
     shapes = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
-    text = repr((type(method).__name__, settings, shapes, train.fingerprint(), validation.fingerprint()))
+    text = repr((settings, plain, augmented, shapes, train.fingerprint(), validation.fingerprint()))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

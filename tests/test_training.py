@@ -108,25 +108,33 @@ def test_a_finished_checkpoint_is_only_loaded(tmp_path):
     assert torch.equal(first.predictor.fused_head[0].weight, second.predictor.fused_head[0].weight)
 
 
-def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(tmp_path):
-    checkpoint = tmp_path / "run.pt"
-    train(make("erm"), checkpoint=checkpoint)
-    before = checkpoint.read_bytes()
-    for other in (
+@pytest.mark.parametrize(
+    "other",
+    [
         {"config": dataclasses.replace(CONFIG, learning_rate=0.5)},
         {"data": toy_dataset(seed=7)},
-        {"method": make("multi-loss")},
-        {"method": make("erm", head="linear")},
-    ):
-        with pytest.raises(ValueError, match=r"run\.pt belongs to a run with other settings, method or data"):
-            train(
-                other.get("method", make("erm")),
-                other.get("config", CONFIG),
-                checkpoint=checkpoint,
-                **({"data": other["data"]} if "data" in other else {}),
-            )
-    assert checkpoint.read_bytes() == before, "nothing is overwritten"
-    checkpoint.write_bytes(before[: len(before) // 2])
+        {"method": lambda: make("multi-loss")},
+        {"method": lambda: make("ema + multi-loss")},
+        {"method": lambda: make("ema", head="linear")},
+        {"method": lambda: methods.EMA(make("erm"), half_life=0.3)},
+        {"augmentations": AUGMENTATIONS},
+    ],
+    ids=["settings", "data", "method", "inner method", "model", "method's setting", "augmentation"],
+)
+def test_checkpoints_of_other_runs_are_refused_and_kept(tmp_path, other):
+    checkpoint = tmp_path / "run.pt"
+    train(make("ema"), dataclasses.replace(CONFIG, epochs=1), checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    arguments = {"method": lambda: make("ema"), "config": dataclasses.replace(CONFIG, epochs=1), **other}
+    with pytest.raises(ValueError, match=r"run\.pt belongs to a run with other settings, method or data"):
+        train(arguments.pop("method")(), arguments.pop("config"), checkpoint=checkpoint, **arguments)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    train(make("erm"), checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"run\.pt is no checkpoint or is damaged"):
         train(make("erm"), checkpoint=checkpoint)
 
