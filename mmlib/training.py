@@ -4,7 +4,8 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class TrainingConfig:
     decay_factor: float = 0.1  # … by this
     seed: int = 0  # of shuffling, augmentation and dropout
     device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"; "cuda:1" …
-    precision: str = "float32"  # "bfloat16": autocast on GPUs (and CPUs) that have it
+    precision: str = "float32"  # full; "tf32": faster, coarser products on GPUs; "bfloat16": autocast
 
     def __post_init__(self) -> None:
         checks = {
@@ -47,7 +48,7 @@ class TrainingConfig:
             "momentum": 0 <= self.momentum < 1,
             "weight_decay": self.weight_decay >= 0,
             "decay_factor": 0 < self.decay_factor <= 1,
-            "precision": self.precision in ("float32", "bfloat16"),
+            "precision": self.precision in ("float32", "tf32", "bfloat16"),
         }
         for name, right in checks.items():
             if not right:
@@ -109,7 +110,8 @@ def fit(
     remaining = range(len(history.rows) + 1, config.epochs + 1)
     for epoch in tqdm(remaining, desc=type(method).__name__, leave=False, disable=not progress):
         started = time.perf_counter()
-        losses = _train_epoch(method, train, optimiser, config, epoch, device, augmentations or {})
+        with _tensor_float_32(config.precision == "tf32"):
+            losses = _train_epoch(method, train, optimiser, config, epoch, device, augmentations or {})
         schedule.step()
         row = {"epoch": epoch, **losses, **evaluate(method.predictor, validation, "validation ")}
         for name, dataset in watched.items():
@@ -163,6 +165,20 @@ def _train_epoch(
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.detach() * len(batch.labels)
     return {f"train {name} loss": float(total) / len(train) for name, total in sums.items()}
+
+
+@contextmanager
+def _tensor_float_32(allowed: bool) -> Iterator[None]:
+    """TF32 for matrix products and convolutions (torch allows it for the latter by default); restored afterwards."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
 
 
 @torch.no_grad()

@@ -102,6 +102,10 @@ def test_between_twins_no_imbalance_is_claimed(toy_splits):
     splits = Splits(*parts, {}, {}, {})
     runs = [Run("erm", "there", seed, names) for names in (("one",), ("two",), ("one", "two")) for seed in range(4)]
     trained = train_runs(runs, splits, TrainingConfig(epochs=3, device="cpu"))
+
+    def probe(result, name):
+        return diagnosis.probe_accuracy(result.predictor, name, splits.train, splits.test)
+
     speed = {
         name: per_seed(
             where(trained, "erm", name),
@@ -110,5 +114,11 @@ def test_between_twins_no_imbalance_is_claimed(toy_splits):
         for name in ("one", "two")
     }
     assert paired_difference(speed["one"], speed["two"]).above_zero is None
+    lost = {
+        name: per_seed(where(trained, "erm", name), lambda r, name=name: probe(r, name))
+        - per_seed(where(trained, "erm", "one", "two"), lambda r, name=name: probe(r, name))
+        for name in ("one", "two")
+    }
+    assert paired_difference(lost["one"], lost["two"]).above_zero is None
     values = {r.run.seed: diagnosis.modality_contributions(r.predictor, splits.test) for r in trained[-4:]}
     assert estimate([value["one"] - value["two"] for value in values.values()]).above_zero is None

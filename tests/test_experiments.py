@@ -73,6 +73,15 @@ def test_runs_do_not_depend_on_how_many_processes_there_are(toy_splits):
         where(alone, "erm", "left")
 
 
+def test_between_domains_that_are_alike_no_cost_is_claimed(toy_splits):
+    """Negative control of notebook 00: here both domains come from one distribution."""
+    trained = train_runs([Run("erm", "there", seed, ("left", "right")) for seed in range(5)], toy_splits, CONFIG)
+    place = {
+        name: per_seed(trained, lambda r, name=name: r.scores[f"{name} accuracy"]) for name in ("source", "target")
+    }
+    assert paired_difference(place["source"], place["target"]).above_zero is not True
+
+
 def test_without_a_relation_between_input_and_label_nothing_is_claimed(toy_splits):
     """Negative control of notebook 00: on shuffled labels two modalities do not beat one."""
     shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))

@@ -203,6 +203,21 @@ def test_asking_for_a_gpu_that_is_not_there_fails_loudly():
         TrainingConfig(device="cuda")
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("float32", False), ("tf32", True)])
+def test_tf32_is_off_unless_asked_for_and_the_setting_is_restored(precision, expected):
+    seen = set()
+
+    class Watching(methods.ERM):
+        def step_losses(self, batch):
+            seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return super().step_losses(batch)
+
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    train(Watching(make("erm").model), dataclasses.replace(CONFIG, epochs=1, precision=precision))
+    assert seen == {(expected, expected)}
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
 def test_bfloat16_autocast_learns_as_well():
     method = make("erm")
     train(method, dataclasses.replace(CONFIG, precision="bfloat16"))
