@@ -35,8 +35,8 @@ class Trained:
     """What a run leaves: the selected predictor, the network as trained to the end, and how it went.
 
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
-    accuracy") and on the unseen domain ("target …"). A modality's own accuracy is its head's: near chance where the method
-    does not train the uni-modal heads.
+    accuracy") and on the unseen domain ("target …"). A modality's own accuracy is its head's: near
+    chance where the method does not train the uni-modal heads.
     """
 
     run: Run

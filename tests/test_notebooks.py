@@ -13,22 +13,23 @@ from mmlib import batch
 from mmlib.results import records_in
 
 NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-# The claims each notebook is about. They must hold at the default parameters, wherever the tests run.
+# The claims each notebook is about, and the least effect that must be measured at the default parameters. The bounds
+# lie about three standard errors below the effects seen: other processors round differently, and seeds then differ.
 HEADLINES = {
-    "00_start_here": [
-        "both senses together beat the better single one in known domains",
-        "the unseen domain costs the joint model accuracy",
-        "true labels teach more than shuffled ones",
-    ],
-    "01_modality_imbalance": [
-        "one modality is learned faster than the other",
-        "ERM leaves the slow encoder under-trained",
-        "the slow encoder loses more than the fast one",
-    ],
-    "02_weight_averaging_and_flatness": [
-        "EMA beats ERM in the unseen domain",
-        "SWAD beats ERM in the unseen domain",
-    ],
+    "00_start_here": {
+        "both senses together beat the better single one in known domains": 0.08,
+        "the unseen domain costs the joint model accuracy": 0.08,
+        "true labels teach more than shuffled ones": 0.6,
+    },
+    "01_modality_imbalance": {
+        "one modality is learned faster than the other": 0.05,
+        "ERM leaves the slow encoder under-trained": 0.04,
+        "the slow encoder loses more than the fast one": 0.02,
+    },
+    "02_weight_averaging_and_flatness": {
+        "EMA beats ERM in the unseen domain": 0.03,
+        "SWAD beats ERM in the unseen domain": 0.03,
+    },
 }
 
 
@@ -101,7 +102,7 @@ class TestTemplate:
 
 
 def execute(path: Path, out: Path, **parameters):
-    """Run through papermill from another working directory; the claims by statement."""
+    """Run through papermill from another working directory; what each claim measured, by statement."""
     started = time.perf_counter()
     executed = out / path.name
     papermill.execute_notebook(
@@ -114,23 +115,21 @@ def execute(path: Path, out: Path, **parameters):
             if "image/png" in output.get("data", {}):
                 assert output["metadata"]["image/png"]["alt"]
     (record,) = records_in(content)
-    return {claim["statement"]: claim["verdict"] for claim in record["claims"]}
+    return {claim["statement"]: claim["measured"] for claim in record["claims"]}
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
-    claims = execute(path, tmp_path)
-    assert {statement: claims[statement] for statement in HEADLINES[path.stem]} == dict.fromkeys(
-        HEADLINES[path.stem], "holds"
-    )
+    measured = execute(path, tmp_path)
+    for statement, least in HEADLINES[path.stem].items():
+        assert float(measured[statement].split(" ± ")[0]) > least, statement
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    claims = execute(path, tmp_path, dataset="av_digits", target="M", seeds=2, epochs=2)
-    assert claims
+    assert execute(path, tmp_path, dataset="av_digits", target="M", seeds=2, epochs=2)
 
 
 @pytest.mark.notebook
