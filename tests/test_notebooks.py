@@ -129,7 +129,7 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    assert execute(path, tmp_path, dataset="av_digits", target="M", seeds=2, epochs=2)
+    assert execute(path, tmp_path, dataset="av_digits", target="M", seeds=2, epochs=4)
 
 
 @pytest.mark.notebook
