@@ -1,6 +1,6 @@
 """Prepare AV-Digits: download (or find) MNIST, USPS and FSDD, check them, write the cache that mmlib reads.
 
-    python -m mmlib data av_digits                 download, about 20 MB
+    python -m mmlib data av_digits                 download, some 30 MB
     python -m mmlib data av_digits --source DIR    use files below DIR
     python -m mmlib data av_digits --verify        check what is prepared
 

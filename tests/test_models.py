@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from mmlib.models import MultimodalClassifier, ResNet18, SmallConvNet, build_classifier
-from mmlib.models.encoders import count_parameters
 
 SHAPES = {"audio": (1, 40, 49), "image": (3, 32, 32)}
 
@@ -58,6 +57,10 @@ def test_joint_and_unimodal_models_of_one_seed_begin_with_the_same_encoders():
     before = torch.random.get_rng_state()
     build_classifier(SHAPES, 5, 0)
     assert torch.equal(before, torch.random.get_rng_state()), "no global state is touched"
+
+
+def count_parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_resnet_reads_any_channels_and_averages_frames():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mmlib.methods import METHODS
+
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"seeding"},
@@ -50,7 +52,18 @@ def test_files_are_short_enough_to_read():
         assert len(path.read_text().splitlines()) <= 360, path
 
 
-def test_the_readme_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    exec(example, {})
+def readme_examples():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def test_the_readme_reads_own_data(capsys):
+    exec(readme_examples()[0], {})
     assert "'target accuracy'" in capsys.readouterr().out
+
+
+def test_the_readme_makes_a_table(capsys, av_digits_prepared):
+    """Shortened: fewer pairs, one epoch."""
+    example = readme_examples()[1].replace('"av_digits"', '"av_digits", pairs=200').replace("epochs=12", "epochs=1")
+    exec(example, {})
+    printed = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in printed.splitlines()] == list(METHODS)

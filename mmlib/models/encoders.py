@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -63,8 +62,3 @@ class ResNet18(nn.Module):
 
 
 ENCODERS: dict[str, type[nn.Module]] = {"small": SmallConvNet, "resnet18": ResNet18}
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(torch.numel(parameter) for parameter in network.parameters() if parameter.requires_grad)
