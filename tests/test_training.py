@@ -53,7 +53,7 @@ def test_evaluate_is_exact_leaves_the_mode_and_ignores_batch_size(toy):
     outputs = model(toy.inputs)
     assert whole["accuracy"] == pytest.approx(float((outputs.fused_logits.argmax(1) == toy.labels).double().mean()))
     assert whole["loss"] == pytest.approx(
-        float(torch.nn.functional.cross_entropy(outputs.fused_logits, toy.labels)), rel=1e-5
+        torch.nn.functional.cross_entropy(outputs.fused_logits, toy.labels).item(), rel=1e-5
     )
     assert whole["left accuracy"] == pytest.approx(
         float((outputs.unimodal_logits["left"].argmax(1) == toy.labels).double().mean())
