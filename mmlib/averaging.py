@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class AveragedNetwork(nn.Module):
-    """A running average Θ̄ of a network's weights Θ. `forward` is the averaged network's.
+    """A running average Θ̄ of a network's weights Θ; `module` is the network that has them.
 
     `lerp_towards(network, w)` moves it: Θ̄ ← (1 − w) Θ̄ + w Θ. With w = 1 − β this is the exponential average, with
     w = 1/(n + 1) the equal average of n + 1 networks. The average never gets gradients.
@@ -23,25 +23,14 @@ class AveragedNetwork(nn.Module):
         super().__init__()
         self.module = copy.deepcopy(network).requires_grad_(False)
 
-    def forward(self, *arguments: object, **keywords: object) -> object:
-        return self.module(*arguments, **keywords)
-
     @torch.no_grad()
     def lerp_towards(self, network: nn.Module, weight: float) -> None:
-        averaged, current, copied, originals = self._pairs(network)
-        torch._foreach_lerp_(averaged, current, weight)
-        if copied:
-            torch._foreach_copy_(copied, originals)
-
-    def _pairs(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        mine, theirs = _tensors(self.module), _tensors(network)
-        floating = [tensor.is_floating_point() for tensor in mine]
-        return (
-            [tensor for tensor, is_float in zip(mine, floating, strict=True) if is_float],
-            [tensor for tensor, is_float in zip(theirs, floating, strict=True) if is_float],
-            [tensor for tensor, is_float in zip(mine, floating, strict=True) if not is_float],
-            [tensor for tensor, is_float in zip(theirs, floating, strict=True) if not is_float],
-        )
+        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
+        weights = [pair for pair in pairs if pair[0].is_floating_point()]
+        counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        torch._foreach_lerp_(*zip(*weights, strict=True), weight)
+        if counters:
+            torch._foreach_copy_(*zip(*counters, strict=True))
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

@@ -10,7 +10,6 @@ import joblib
 import pandas as pd
 import torch
 from scipy import stats
-from torch import nn
 from tqdm.auto import tqdm
 
 from mmlib import methods
@@ -32,7 +31,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves: the selected predictor, the network as trained to the end, and how it went.
+    """What a run leaves: the selected predictor, and how it went.
 
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
     accuracy") and on the unseen domain ("target …"). A modality's own accuracy is its head's: near
@@ -41,7 +40,6 @@ class Trained:
 
     run: Run
     predictor: MultimodalClassifier
-    network: nn.Module
     history: History
     scores: dict[str, float]
 
@@ -64,7 +62,7 @@ def train_run(run: Run, splits: Splits, config: TrainingConfig, *, encoder: str 
         progress=False,
     )
     scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
-    return Trained(run, method.predictor.cpu(), method.model.cpu(), history, scores)
+    return Trained(run, method.predictor.cpu(), history, scores)
 
 
 def train_runs(

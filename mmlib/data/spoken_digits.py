@@ -195,4 +195,4 @@ def _motion(strokes: Tensor, domains: Tensor, dials: Dials, generator: torch.Gen
 def _by_domain(variants: list[Tensor], domains: Tensor, shift: float) -> Tensor:
     """Each sample's own domain's variant, blended with the first domain's: (1 − shift)·first + shift·own."""
     own = torch.stack([variant.expand(variants[0].shape) for variant in variants])[domains, torch.arange(len(domains))]
-    return torch.lerp(variants[0].to(own.dtype), own, shift) if shift < 1 else own
+    return torch.lerp(variants[0], own, shift)
