@@ -105,6 +105,7 @@ def _select(notebooks: list[Path], prefixes: Sequence[Any]) -> list[Path]:
 
 def run(jobs: Sequence[Job], out: Path, cell_timeout: int = 1800, workers: int = 1) -> tuple[list[Result], Path]:
     """Run all jobs into `out` and write the page of everything there. Finished runs of the same key are kept."""
+    out = out.resolve()  # worker processes may have another working directory
     out.mkdir(parents=True, exist_ok=True)
     results = {job.name: result for job in jobs if (result := _finished(job, out)) is not None}
     to_run = [job for job in jobs if job.name not in results]

@@ -1,9 +1,11 @@
 """The run command, on small notebooks of its own."""
 
 import json
+import os
 import subprocess
 import sys
 
+import joblib
 import pytest
 from conftest import write_notebook
 
@@ -126,7 +128,8 @@ def test_suites_give_parameters_and_the_command_line_wins(notebooks, tmp_path):
     assert json.loads((tmp_path / "other" / "01_good.json").read_text())["parameters"] == {"name": "soft"}
 
 
-def test_notebooks_run_side_by_side(notebooks, tmp_path):
+def test_notebooks_run_side_by_side_wherever_the_workers_are(notebooks, tmp_path):
+    joblib.Parallel(2)(joblib.delayed(os.chdir)("/") for _ in range(8))
     notebooks("01_good", GOOD)
     notebooks("02_good", GOOD)
     assert main(["run", "--jobs", "2"]) == 0
