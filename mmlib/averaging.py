@@ -16,12 +16,15 @@ class AveragedNetwork(nn.Module):
     """A running average Θ̄ of a network's weights Θ; `module` is the network that has them.
 
     `lerp_towards(network, w)` moves it: Θ̄ ← (1 − w) Θ̄ + w Θ. With w = 1 − β this is the exponential average, with
-    w = 1/(n + 1) the equal average of n + 1 networks. The average never gets gradients.
+    w = 1/(n + 1) the equal average of n + 1 networks. The average never gets gradients and stays in eval mode.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.module = copy.deepcopy(network).requires_grad_(False)
+        self.module = copy.deepcopy(network).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "AveragedNetwork":
+        return super().train(False)
 
     @torch.no_grad()
     def lerp_towards(self, network: nn.Module, weight: float) -> None:
@@ -31,6 +34,26 @@ class AveragedNetwork(nn.Module):
         torch._foreach_lerp_(*zip(*weights, strict=True), weight)
         if counters:
             torch._foreach_copy_(*zip(*counters, strict=True))
+
+
+class ExponentialAverage(AveragedNetwork):
+    """Θ̄ ← β Θ̄ + (1 − β) Θ. β follows from `half_life`, a share of all training steps, or is given as `decay`."""
+
+    def __init__(self, network: nn.Module, half_life: float = 0.1, decay: float | None = None) -> None:
+        super().__init__(network)
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"decay is the average's own weight β and must lie in [0, 1), not {decay}.")
+        decay_for_half_life(half_life, 1)  # refuses a wrong value now
+        self.half_life, self.given_decay, self.decay = half_life, decay, decay or 0.0
+
+    def begin(self, total_steps: int) -> None:
+        """Fix β for a training of this many steps."""
+        if self.given_decay is None:
+            self.decay = decay_for_half_life(self.half_life, total_steps)
+
+    def follow(self, network: nn.Module) -> None:
+        """One update with the network's current weights."""
+        self.lerp_towards(network, 1 - self.decay)
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

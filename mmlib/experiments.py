@@ -1,10 +1,16 @@
 """Protocols over seeds, and honest statistics: intervals and paired differences, with "not distinguishable" among
 the verdicts."""
 
+import dataclasses
+import hashlib
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -13,20 +19,36 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from mmlib import methods
-from mmlib.data.dataset import Splits
+from mmlib.data.cache import atomic_path, cache_directory, code_version
+from mmlib.data.dataset import DomainProtocol, Splits
+from mmlib.methods import Method
 from mmlib.models.classifier import MultimodalClassifier, build_classifier
 from mmlib.seeding import torch_generator
-from mmlib.training import History, TrainingConfig, evaluate, fit, resolve_device
+from mmlib.training import History, TrainingConfig, description, evaluate, fit, resolve_device
+
+Settings = tuple[tuple[str, Any], ...]  # (name, value) pairs, sorted or not, e.g. (("learning_rate", 3e-3),)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: which method, seen through which modalities, which domain left out, which seed."""
+    """One training: which method, seen through which modalities, from which domains to which, which seed.
+
+    `source` "": all domains but the target (leave one domain out). A name: that domain alone (single source); the
+    target itself, for training and testing within one domain. `settings` are fields of `TrainingConfig` and options of
+    the method that differ from the defaults.
+    """
 
     method: str
     target: str
     seed: int
     modalities: tuple[str, ...]
+    source: str = ""
+    settings: Settings = ()
+
+    def protocol(self, splits: Splits) -> DomainProtocol:
+        """The data of this run, with its modalities only."""
+        protocol = splits.single_source(self.source, self.target) if self.source else splits.leave_out(self.target)
+        return DomainProtocol(*(part.select_modalities(*self.modalities) for part in protocol))
 
 
 @dataclass(frozen=True)
@@ -34,35 +56,48 @@ class Trained:
     """What a run leaves: the selected predictor, and how it went.
 
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
-    accuracy") and on the unseen domain ("target …"). A modality's own accuracy is its head's: near
-    chance where the method does not train the uni-modal heads.
+    accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
+    modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads.
+    `loaded`: whether it came from the cache.
     """
 
     run: Run
     predictor: MultimodalClassifier
     history: History
     scores: dict[str, float]
+    loaded: bool = False
 
 
 def train_run(run: Run, splits: Splits, config: TrainingConfig, *, encoder: str = "small") -> Trained:
     """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on samples as the network saw
     them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target")."""
-    protocol = splits.leave_out(run.target)
-    train, validation, source_test, target = (part.select_modalities(*run.modalities) for part in protocol)
-    model = build_classifier(train.input_shapes, len(train.class_names), run.seed, encoder)
-    method = methods.build(run.method, model)
+    train, validation, source_test, target = run.protocol(splits)
+    method, config = _set_up(run, splits, config, encoder)
     some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
     history = fit(
         method,
         train,
         validation,
-        replace(config, seed=run.seed),
+        config,
         monitors={"seen": train.subset(some), "target": target},
         augmentations=splits.augmentations,
         progress=False,
     )
     scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
-    return Trained(run, method.predictor.cpu(), history, scores)
+    selected = history.rows[history.selected_epoch - 1]
+    scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
+    return Trained(run, method.predictor.cpu().requires_grad_(True), history, scores)
+
+
+def _set_up(run: Run, splits: Splits, config: TrainingConfig, encoder: str) -> tuple[Method, TrainingConfig]:
+    """The untrained method and the configuration of a run."""
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    of_training = {name: value for name, value in run.settings if name in fields}
+    of_method = {name: value for name, value in run.settings if name not in fields}
+    train = splits.train.select_modalities(*run.modalities)
+    model = build_classifier(train.input_shapes, len(train.class_names), run.seed, encoder)
+    method = methods.build(run.method, model, run.seed, **of_method)
+    return method, replace(config, seed=run.seed, **of_training)
 
 
 def train_runs(
@@ -72,38 +107,127 @@ def train_runs(
     *,
     encoder: str = "small",
     jobs: int | None = None,
+    cached: bool = True,
 ) -> list[Trained]:
     """Train many runs; on a CPU in `jobs` processes (default: one per core), on a GPU one after the other.
 
     Each CPU run uses one thread: the processes together are faster than the threads, and no result depends on how
-    many cores there are.
+    many cores there are. A run that was trained before with the same settings, data and code is loaded from the cache
+    (`$MMLIB_CACHE/runs`) unless `cached` is False; a line says how many were.
     """
     on_cpu = resolve_device(config.device).type == "cpu"
-    jobs = min(len(runs), jobs or (os.cpu_count() or 1)) if on_cpu else 1
+    paths = _cache_paths(runs, splits, config, encoder)
+    found = {run: _load(run, path, splits, encoder) for run, path in paths.items() if cached and path.exists()}
+    missing = [run for run in paths if run not in found]
 
     def train(run: Run) -> Trained:
         threads = torch.get_num_threads()
         if on_cpu:
             torch.set_num_threads(1)
         try:
-            return train_run(run, splits, config, encoder=encoder)
+            trained = train_run(run, splits, config, encoder=encoder)
         finally:
             torch.set_num_threads(threads)
+        if cached:
+            _keep(trained, paths[run])
+        return trained
 
-    results = joblib.Parallel(jobs, return_as="generator")(joblib.delayed(train)(run) for run in runs)
-    return list(tqdm(results, total=len(runs), desc="training runs"))
+    if missing:
+        jobs = min(len(missing), jobs or (os.cpu_count() or 1)) if on_cpu else 1
+        results = joblib.Parallel(jobs, return_as="generator")(joblib.delayed(train)(run) for run in missing)
+        found |= zip(missing, tqdm(results, total=len(missing), desc="training runs"), strict=True)
+    print(f"{len(missing)} runs trained, {len(paths) - len(missing)} loaded from the cache")
+    return [found[run] for run in runs]
+
+
+def _cache_paths(runs: Sequence[Run], splits: Splits, config: TrainingConfig, encoder: str) -> dict[Run, Path]:
+    """Where each run's result is kept: a name made of everything that decides it."""
+    data = [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")]
+    augmented = sorted((name, function.__qualname__) for name, function in splits.augmentations.items())
+    shared = (data, augmented, splits.target_parts, encoder, torch.__version__, resolve_device(config.device).type)
+    paths = {}
+    for run in runs:
+        method, own_config = _set_up(run, splits, config, encoder)
+        code = code_version(*_code_of(method))
+        text = repr((shared, run, replace(own_config, device="auto"), description(method), code))
+        name = hashlib.sha256(text.encode()).hexdigest()[:24]
+        paths[run] = cache_directory() / "runs" / f"{name}.pt"
+    return paths
+
+
+def _code_of(method: Method) -> list[ModuleType]:
+    """The modules whose code decides what training this method gives."""
+    names = {type(part).__module__ for part in method.modules()}
+    names |= {base.__module__ for part in method.modules() for base in type(part).__mro__}
+    own = sorted(name for name in names if name.startswith("mmlib."))
+    shared = ("seeding", "losses", "averaging", "training", "experiments", "data.dataset", "data.transforms")
+    return [sys.modules[name] for name in dict.fromkeys([*own, *(f"mmlib.{module}" for module in shared)])]
+
+
+def _keep(trained: Trained, path: Path) -> None:
+    state = {
+        "weights": trained.predictor.state_dict(),
+        "rows": trained.history.rows,
+        "selected epoch": trained.history.selected_epoch,
+        "scores": trained.scores,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _load(run: Run, path: Path, splits: Splits, encoder: str) -> Trained:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        predictor = build_classifier(
+            splits.train.select_modalities(*run.modalities).input_shapes, len(splits.train.class_names), 0, encoder
+        )
+        predictor.load_state_dict(state["weights"])
+        history = History(state["rows"], state["selected epoch"])
+        return Trained(run, predictor.eval().requires_grad_(True), history, state["scores"], loaded=True)
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete it and run again.") from error
+
+
+def tune(
+    method: str,
+    grid: Sequence[Settings],
+    splits: Splits,
+    config: TrainingConfig,
+    targets: Sequence[str],
+    seeds: Sequence[int],
+    modalities: tuple[str, ...],
+    *,
+    encoder: str = "small",
+) -> dict[str, Settings]:
+    """For each target, the settings with the best mean validation accuracy on its source domains; the validation loss
+    breaks ties. The target takes no part in the choice."""
+    runs = [
+        Run(method, target, seed, modalities, settings=settings)
+        for settings in grid
+        for target in targets
+        for seed in seeds
+    ]
+    table = score_table(train_runs(runs, splits, config, encoder=encoder))
+    table["settings"] = [run.settings for run in runs]
+    means = table.groupby(["target", "settings"], sort=False)[["validation accuracy", "validation loss"]].mean()
+    best = means.sort_values(["validation accuracy", "validation loss"], ascending=[False, True])
+    return {target: next(settings for name, settings in best.index if name == target) for target in targets}
 
 
 def score_table(trained: Sequence[Trained]) -> pd.DataFrame:
-    """One tidy row per run: method, modalities, target, seed, selected epoch, all scores."""
+    """One tidy row per run: method, modalities, source, target, seed, settings, selected epoch, all scores, and whether
+    it was loaded."""
     return pd.DataFrame(
         {
             "method": result.run.method,
             "modalities": "+".join(result.run.modalities),
+            "source": result.run.source,
             "target": result.run.target,
             "seed": result.run.seed,
+            "settings": ", ".join(f"{name}={value}" for name, value in result.run.settings),
             "selected epoch": result.history.selected_epoch,
             **result.scores,
+            "loaded": result.loaded,
         }
         for result in trained
     )

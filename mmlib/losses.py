@@ -1,7 +1,11 @@
-"""Losses as pure functions, named after their equations in methods.md."""
+"""Losses as pure functions, named after their equations in methods.md.
 
-from collections.abc import Mapping
+B: batch, M: modalities, C: classes. Modalities are the mapping's entries, in its order.
+"""
 
+from collections.abc import Mapping, Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,3 +18,99 @@ def fused_cross_entropy(fused_logits: Tensor, labels: Tensor) -> Tensor:
 def unimodal_cross_entropies(unimodal_logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
     """CE(z_k, y) for every modality k."""
     return {name: functional.cross_entropy(logits, labels) for name, logits in unimodal_logits.items()}
+
+
+# Adaptive modality dropout (MBCD, A1)
+
+
+def confidences(unimodal_logits: Mapping[str, Tensor]) -> Tensor:
+    """s_k = Σ_i max_c σ(z_k,i)_c, (M,): how sure each modality is on this batch, right or wrong. Without gradient."""
+    logits = torch.stack([logits.detach() for logits in unimodal_logits.values()])
+    return logits.softmax(-1).amax(-1).sum(-1)
+
+
+def speed_ratios(confidence: Tensor) -> Tensor:
+    """r_k = 1/(M−1) Σ_{j≠k} s_k / s_j, (M,) → (M,). Needs at least two modalities."""
+    count = len(confidence)
+    if count < 2:
+        raise ValueError("A modality's speed is relative to the others': at least two modalities are needed.")
+    return (confidence[:, None] / confidence).sum(1).sub(1).div(count - 1)
+
+
+def drop_probabilities(ratios: Tensor) -> Tensor:
+    """p_k = tanh(max(r_k − 1, 0)): only modalities faster than average can be dropped."""
+    return (ratios - 1).clamp(min=0).tanh()
+
+
+def draw_kept(drop_probability: Tensor, batch: int) -> Tensor:
+    """Which modalities each sample keeps, (batch, M) of 0 and 1, without rescaling.
+
+    Each modality is dropped with its own probability. A sample that would lose all of them keeps one drawn at random;
+    with adaptive probabilities that never happens, because the slowest modality has p = 0. [kit]
+    """
+    draws = torch.rand(2, batch, len(drop_probability), device=drop_probability.device)
+    kept = draws[0] >= drop_probability
+    one = draws[1] == draws[1].amax(1, keepdim=True)
+    return torch.where(kept.any(1, keepdim=True), kept, one).float()
+
+
+# Gradient consistency by look-ahead (MBCD, A2)
+
+
+def look_ahead(loss: Tensor, parameters: Mapping[str, Tensor], step: float, order: int) -> dict[str, Tensor]:
+    """θ' = θ − α ∇_θ loss for these parameters, differentiable with respect to θ.
+
+    `order` 1 takes the gradient as a constant; 2 keeps its dependence on θ, so that minimising a loss at θ' sees the
+    curvature of this one too. The graph of `loss` stays usable.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 (the gradient is a constant) or 2 (exact), not {order!r}.")
+    gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=order == 2, retain_graph=True)
+    return {name: value - step * part for (name, value), part in zip(parameters.items(), gradients, strict=True)}
+
+
+# Collaborative distillation (MBCD, A3)
+
+
+def distillation(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """KL(p_teacher ‖ p_student) at temperature 1, mean over the batch: (batch, classes) each. The teacher is a
+    constant."""
+    teacher = functional.log_softmax(teacher_logits.detach(), -1)
+    student = functional.log_softmax(student_logits, -1)
+    return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+# Terms of the rivals (A6)
+
+
+def norm_imbalance(embeddings: Sequence[Tensor]) -> Tensor:
+    """RNA-Net: mean over pairs a, b of (n_a / n_b − 1)², where n is the mean norm of a modality's embeddings (B, d)."""
+    norms = torch.stack([embedding.norm(dim=1).mean() for embedding in embeddings])
+    first, second = torch.triu_indices(len(norms), len(norms), 1, device=norms.device)
+    return (norms[first] / norms[second] - 1).square().mean()
+
+
+def supervised_contrast(views: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+    """Supervised contrastive loss (Khosla et al. 2020) over all modalities' embeddings at once.
+
+    `views` (B, M, d) are normalised here; all embeddings of one class, whatever the modality, attract each other:
+    −mean over anchors a of mean over positives p of log( exp(a·p/τ) / Σ_{n≠a} exp(a·n/τ) ).
+    """
+    batch, modalities, _ = views.shape
+    points = functional.normalize(views, dim=-1).flatten(0, 1)
+    classes = labels.repeat_interleave(modalities)
+    itself = torch.eye(batch * modalities, dtype=torch.bool, device=views.device)
+    similarity = (points @ points.T / temperature).masked_fill(itself, -torch.inf)
+    log_share = similarity - similarity.logsumexp(1, keepdim=True)
+    positive = (classes[:, None] == classes) & ~itself
+    return -(log_share.masked_fill(~positive, 0.0).sum(1) / positive.sum(1)).mean()
+
+
+def direction_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Mean Euclidean distance between normalised vectors (B, d): 0 for the same direction, 2 for opposite ones."""
+    return (functional.normalize(first, dim=1) - functional.normalize(second, dim=1)).norm(dim=1).mean()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of σ(z) in nats, (…, C) → (…)."""
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)

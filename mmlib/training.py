@@ -142,7 +142,8 @@ def _train_epoch(
     device: torch.device,
     augmentations: Mapping[str, Augmentation],
 ) -> dict[str, float]:
-    """One pass over the training data; mean of each part of the loss, weighted by batch size.
+    """One pass over the training data; mean of each part of the loss and of what the method watches, weighted by batch
+    size.
 
     Everything random is seeded by (seed, epoch): nothing else has to be stored to resume. Nothing in the loop waits for
     the device; the sums are read once at the end.
@@ -162,9 +163,10 @@ def _train_epoch(
             sum(losses.values()).backward()
             optimiser.step()
             method.after_step()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss.detach() * len(batch.labels)
-    return {f"train {name} loss": float(total) / len(train) for name, total in sums.items()}
+            seen = {f"train {name} loss": loss.detach() for name, loss in losses.items()}
+            for name, value in (seen | method.watched).items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch.labels)
+    return {name: float(total) / len(train) for name, total in sums.items()}
 
 
 @contextmanager
@@ -223,6 +225,13 @@ def _identity(
 ) -> str:
     """What a checkpoint belongs to: settings, data, augmentations, and the method's parts with their plain values."""
     settings = {name: value for name, value in asdict(config).items() if name != "device"}
+    augmented = sorted((name, getattr(function, "__qualname__", "")) for name, function in augmentations.items())
+    text = repr((settings, description(method), augmented, train.fingerprint(), validation.fingerprint()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def description(method: Method) -> str:
+    """A method's parts with their plain values, and the shapes of all tensors: equal for methods set up alike."""
     plain = [
         (
             type(part).__name__,
@@ -230,10 +239,7 @@ def _identity(
         )
         for part in method.modules()
     ]
-    augmented = sorted((name, getattr(function, "__qualname__", "")) for name, function in augmentations.items())
-    shapes = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
-    text = repr((settings, plain, augmented, shapes, train.fingerprint(), validation.fingerprint()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return repr((plain, {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}))
 
 
 def _save(

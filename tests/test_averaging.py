@@ -113,9 +113,9 @@ def test_ema_follows_its_recursion_from_the_first_step():
     weight = method.model.fused_head.weight
     expected = weight.detach().clone()
     for _ in wander(method.model, 5):
-        expected = method.decay * expected + (1 - method.decay) * weight.detach()
+        expected = method.average.decay * expected + (1 - method.average.decay) * weight.detach()
         method.after_step()
-    assert method.decay == pytest.approx(2 ** (-1 / 10))
+    assert method.average.decay == pytest.approx(2 ** (-1 / 10))
     assert torch.allclose(method.predictor.fused_head.weight, expected, atol=1e-6)
 
 

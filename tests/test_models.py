@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmlib.models import MultimodalClassifier, ResNet18, SmallConvNet, build_classifier
+from mmlib.models import MultimodalClassifier, ResNet18, SmallConvNet, build_classifier, is_frozen
 
 SHAPES = {"audio": (1, 40, 49), "image": (3, 32, 32)}
 
@@ -53,7 +53,7 @@ def test_joint_and_unimodal_models_of_one_seed_begin_with_the_same_encoders():
     other = build_classifier(SHAPES, 5, 4)
     for name, value in alone.encoders["image"].state_dict().items():
         assert torch.equal(value, joint.encoders["image"].state_dict()[name])
-    assert not torch.equal(joint.encoders["image"].head.weight, other.encoders["image"].head.weight)
+    assert not torch.equal(joint.encoders["image"].head[1].weight, other.encoders["image"].head[1].weight)
     before = torch.random.get_rng_state()
     build_classifier(SHAPES, 5, 0)
     assert torch.equal(before, torch.random.get_rng_state()), "no global state is touched"
@@ -68,7 +68,9 @@ def test_resnet_reads_any_channels_and_averages_frames():
     assert count_parameters(ResNet18((1, 257, 188))) == 11_176_512 - 2 * 64 * 49
     network = ResNet18((3, 3, 64, 64)).eval()
     video = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    by_frame = torch.stack([network(video[:, :, frame]) for frame in range(3)]).mean(0)
+    of_images = ResNet18((3, 64, 64)).eval()
+    of_images.load_state_dict(network.state_dict())
+    by_frame = torch.stack([of_images(video[:, :, frame]) for frame in range(3)]).mean(0)
     assert torch.allclose(network(video), by_frame, atol=1e-4)
 
 
@@ -92,3 +94,23 @@ def test_resnet_reads_any_channels_and_averages_frames():
 def test_wrong_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_encoder_is_its_parts_in_a_row():
+    for encoder in (SmallConvNet((1, 16, 16)), ResNet18((1, 32, 32))):
+        encoder.eval()
+        images = torch.randn(2, *((1, 16, 16) if isinstance(encoder, SmallConvNet) else (1, 32, 32)))
+        assert torch.equal(encoder(images), encoder.head(encoder.last_stage(encoder.trunk(images))))
+
+
+def test_frozen_trunks_keep_their_weights_and_statistics():
+    model = build_classifier(SHAPES, 5, 0)
+    model.freeze_trunks()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    model.train()(inputs()).fused_logits.square().sum().backward()
+    optimiser.step()
+    for name, value in model.state_dict().items():
+        frozen = ".trunk." in name or name.startswith("unimodal_heads")
+        assert torch.equal(value, before[name]) == frozen, name
+    assert is_frozen(model.encoders["audio"].trunk) and not is_frozen(model.encoders["audio"].last_stage)

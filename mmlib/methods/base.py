@@ -20,6 +20,8 @@ class Method(nn.Module):
     def __init__(self, model: MultimodalClassifier) -> None:
         super().__init__()
         self.model = model
+        # What a step wants to be seen besides its losses, written anew at each step; histories show its mean by epoch.
+        self.watched: dict[str, Tensor] = {}
 
     @property
     def predictor(self) -> nn.Module:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmlib.averaging import AveragedNetwork, decay_for_half_life, refresh_batch_norm
+from mmlib.averaging import AveragedNetwork, ExponentialAverage, refresh_batch_norm
 from mmlib.data.dataset import Batch, MultimodalDataset
 from mmlib.methods.base import Method
 
@@ -14,10 +14,10 @@ from mmlib.methods.base import Method
 class WeightAveraging(Method):
     """Trains like `inner`; the rule below moves the average. The trained network itself stays in `model`."""
 
-    def __init__(self, inner: Method) -> None:
+    def __init__(self, inner: Method, average: AveragedNetwork | None = None) -> None:
         super().__init__(inner.model)
         self.inner = inner
-        self.average = AveragedNetwork(inner.model)
+        self.average = average or AveragedNetwork(inner.model)
 
     @property
     def predictor(self) -> nn.Module:
@@ -35,19 +35,17 @@ def _inputs(train: MultimodalDataset, batch_size: int, network: nn.Module) -> It
 class EMA(WeightAveraging):
     """Θ_ema ← β Θ_ema + (1 − β) Θ after every step, from the first on; batch-norm statistics likewise.
 
-    β follows from `half_life`, a share of all training steps (see `averaging.decay_for_half_life`).
+    β follows from `half_life`, a share of all training steps, or is given as `decay`.
     """
 
-    def __init__(self, inner: Method, half_life: float = 0.1) -> None:
-        super().__init__(inner)
-        self.half_life = half_life
-        self.decay = 0.0
+    def __init__(self, inner: Method, half_life: float = 0.1, decay: float | None = None) -> None:
+        super().__init__(inner, ExponentialAverage(inner.model, half_life, decay))
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
-        self.decay = decay_for_half_life(self.half_life, total_steps)
+        self.average.begin(total_steps)
 
     def after_step(self) -> None:
-        self.average.lerp_towards(self.model, 1 - self.decay)
+        self.average.follow(self.model)
 
 
 class SWA(WeightAveraging):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmlib.models.encoders import ENCODERS
+from mmlib.models.encoders import ENCODERS, Encoder
 from mmlib.seeding import seed_for
 
 
@@ -61,9 +61,16 @@ class MultimodalClassifier(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], keep: Tensor | None = None) -> Outputs:
         """`keep` (batch, M) or (M,), in the order of `modalities`: features times 0 are lost to the fused head only
         (after LayerNorm, without rescaling)."""
-        features = {name: self.norms[name](self.encoders[name](inputs[name])) for name in self.modalities}
-        unimodal = {name: self.unimodal_heads[name](feature) for name, feature in features.items()}
-        return Outputs(features, unimodal, self.fuse(features, keep))
+        features = self.normalise({name: self.encoders[name](inputs[name]) for name in self.modalities})
+        return Outputs(features, self.unimodal_logits(features), self.fuse(features, keep))
+
+    def normalise(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """h_k from the encoders' outputs θ_k(x_k)."""
+        return {name: self.norms[name](embedding) for name, embedding in embeddings.items()}
+
+    def unimodal_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """z_k (batch, classes) from h_k."""
+        return {name: self.unimodal_heads[name](feature) for name, feature in features.items()}
 
     def fuse(self, features: Mapping[str, Tensor], keep: Tensor | None = None) -> Tensor:
         """Fused logits (batch, classes) from features, with lost modalities as in `forward`."""
@@ -76,6 +83,25 @@ class MultimodalClassifier(nn.Module):
         if self.gate is not None:
             parts = list((joined * torch.sigmoid(self.gate(joined))).chunk(len(parts), -1))
         return self.fused_head(torch.stack(parts).sum(0))
+
+    def freeze_trunks(self) -> None:
+        """Fix each encoder's trunk, so that last stages and heads alone are trained. [kit] Its batch norm is fixed too,
+        so that one forward pass serves student and teacher; MBCD's port leaves it in train mode."""
+        for encoder in self.encoders.values():
+            encoder.trunk.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "MultimodalClassifier":
+        super().train(mode)
+        for encoder in self.encoders.values():
+            if isinstance(encoder, Encoder) and is_frozen(encoder.trunk):
+                encoder.trunk.eval()
+        return self
+
+
+def is_frozen(part: nn.Module) -> bool:
+    """Whether nothing in this part is trained."""
+    return not any(parameter.requires_grad for parameter in part.parameters())
 
 
 def build_classifier(

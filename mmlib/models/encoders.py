@@ -1,13 +1,29 @@
 """Encoders: one modality's input → a feature vector (batch, features)."""
 
+from collections import OrderedDict
 from itertools import pairwise
 
 import torchvision
 from torch import Tensor, nn
 
 
-class SmallConvNet(nn.Module):
-    """Three strided convolutions with batch norm, for spectrograms and small images.
+class Encoder(nn.Module):
+    """Three parts in a row, so that a method can act on the last ones alone: head(last_stage(trunk(x))).
+
+    A subclass sets the parts and `features`, the length of its output.
+    """
+
+    features: int
+    trunk: nn.Module
+    last_stage: nn.Module
+    head: nn.Module
+
+    def forward(self, signals: Tensor) -> Tensor:
+        return self.head(self.last_stage(self.trunk(signals)))
+
+
+class SmallConvNet(Encoder):
+    """Three strided convolutions with batch norm, for spectrograms and small images; the third is the last stage.
 
     Input (batch, channels, height, width) of the shape it was built for; output (batch, features).
     """
@@ -17,24 +33,22 @@ class SmallConvNet(nn.Module):
         if len(input_shape) != 3:
             raise ValueError(f"SmallConvNet reads (channels, height, width), not {tuple(input_shape)}.")
         self.features = features
-        channels = (input_shape[0], width, 2 * width, 4 * width)
-        layers: list[nn.Module] = []
-        for incoming, outgoing in pairwise(channels):
-            layers += [
+        first, second, third = (
+            nn.Sequential(
                 nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(outgoing),
                 nn.ReLU(),
-            ]
+            )
+            for incoming, outgoing in pairwise((input_shape[0], width, 2 * width, 4 * width))
+        )
         height, extent = (-(-size // 8) for size in input_shape[1:])
-        self.body = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(channels[-1] * height * extent, features)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
+        self.trunk = nn.Sequential(first, second)
+        self.last_stage = third
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(4 * width * height * extent, features))
 
 
-class ResNet18(nn.Module):
-    """ResNet-18 from scratch with any number of input channels, as in the imbalance papers.
+class ResNet18(Encoder):
+    """ResNet-18 from scratch with any number of input channels, as in the imbalance papers; layer4 is the last stage.
 
     Input (batch, channels, height, width), or video (batch, channels, frames, height, width) whose frames are
     encoded one by one and averaged; output (batch, 512).
@@ -49,16 +63,37 @@ class ResNet18(nn.Module):
                 "ResNet18 reads (channels, height, width) or (channels, frames, height, width), "
                 f"not {tuple(input_shape)}."
             )
-        self.network = torchvision.models.resnet18(weights=None)
-        self.network.conv1 = nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False)
-        self.network.fc = nn.Identity()
+        network = torchvision.models.resnet18(weights=None)
+        network.conv1 = nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False)
+        trunk = {name: getattr(network, name) for name in _STEM_TO_LAYER3}
+        head: dict[str, nn.Module] = {"pool": network.avgpool, "flatten": nn.Flatten()}
+        if len(input_shape) == 4:
+            trunk = {"frames": _FramesAsBatch(), **trunk}
+            head["frames"] = _MeanOverFrames(input_shape[1])
+        self.trunk = nn.Sequential(OrderedDict(trunk))
+        self.last_stage = network.layer4
+        self.head = nn.Sequential(OrderedDict(head))
 
-    def forward(self, images: Tensor) -> Tensor:
-        if images.ndim == 4:
-            return self.network(images)
-        batch, _, frames = images.shape[:3]
-        by_frame = self.network(images.transpose(1, 2).flatten(0, 1))
-        return by_frame.reshape(batch, frames, -1).mean(1)
+
+_STEM_TO_LAYER3 = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"small": SmallConvNet, "resnet18": ResNet18}
+class _FramesAsBatch(nn.Module):
+    """(batch, channels, frames, height, width) → (batch · frames, channels, height, width)."""
+
+    def forward(self, video: Tensor) -> Tensor:
+        return video.transpose(1, 2).flatten(0, 1)
+
+
+class _MeanOverFrames(nn.Module):
+    """(batch · frames, features) → (batch, features)."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.unflatten(0, (-1, self.frames)).mean(1)
+
+
+ENCODERS: dict[str, type[Encoder]] = {"small": SmallConvNet, "resnet18": ResNet18}
