@@ -185,7 +185,7 @@ def _load(run: Run, path: Path, splits: Splits, encoder: str) -> Trained:
         history = History(state["rows"], state["selected epoch"])
         return Trained(run, predictor.eval().requires_grad_(True), history, state["scores"], loaded=True)
     except Exception as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete it and run again.") from error
+        raise ValueError(f"{path} is damaged. Delete it and run again.") from error
 
 
 def tune(

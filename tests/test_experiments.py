@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmlib.experiments import (
     per_seed,
     score_table,
     train_runs,
+    tune,
     where,
 )
 from mmlib.training import TrainingConfig
@@ -93,3 +95,97 @@ def test_without_a_relation_between_input_and_label_nothing_is_claimed(toy_split
     ]
     assert paired_difference(accuracy[1], accuracy[0]).above_zero is not True
     assert estimate(accuracy[1] - 1 / 3).above_zero is not True
+
+
+class TestCache:
+    RUN = Run("ema", "there", 3, ("left", "right"), settings=(("half_life", 0.2), ("learning_rate", 2e-3)))
+
+    @pytest.fixture(autouse=True)
+    def empty(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+        self.folder = tmp_path / "runs"
+
+    def train(self, splits, run=RUN, config=CONFIG, **options):
+        (trained,) = train_runs([run], splits, config, jobs=1, **options)
+        return trained
+
+    def test_a_run_is_trained_once_and_then_loaded(self, toy_splits, capsys):
+        first, second = self.train(toy_splits), self.train(toy_splits)
+        assert (first.loaded, second.loaded) == (False, True)
+        assert capsys.readouterr().out.splitlines() == [
+            "1 runs trained, 0 loaded from the cache",
+            "0 runs trained, 1 loaded from the cache",
+        ]
+        assert first.scores == second.scores and first.history == second.history
+        pd.testing.assert_frame_equal(
+            score_table([first]).drop(columns="loaded"), score_table([second])[[*score_table([first]).columns[:-1]]]
+        )
+        for one, two in zip(first.predictor.state_dict().values(), second.predictor.state_dict().values(), strict=True):
+            assert torch.equal(one, two)
+        modes = [
+            (p.requires_grad, result.predictor.training)
+            for result in (first, second)
+            for p in result.predictor.parameters()
+        ]
+        assert set(modes) == {(True, False)}, "both are ready for evaluation and for flatness"
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"run": dataclasses.replace(RUN, settings=(("half_life", 0.3), ("learning_rate", 2e-3)))},
+            {"run": dataclasses.replace(RUN, settings=(("half_life", 0.2), ("learning_rate", 3e-3)))},
+            {"run": dataclasses.replace(RUN, seed=4)},
+            {"run": dataclasses.replace(RUN, source="here")},
+            {"config": TrainingConfig(epochs=1, device="cpu")},
+        ],
+    )
+    def test_another_run_is_another_result(self, toy_splits, changed):
+        self.train(toy_splits)
+        assert not self.train(toy_splits, **changed).loaded
+
+    def test_other_data_or_other_code_is_another_result(self, toy_splits, monkeypatch):
+        self.train(toy_splits)
+        shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))
+        assert not self.train(shuffled).loaded
+        read = []
+        monkeypatch.setattr("mmlib.experiments.code_version", lambda *modules: read.extend(modules) or "changed")
+        assert not self.train(toy_splits).loaded
+        names = {module.__name__ for module in read}
+        assert {"mmlib.methods.weight_averaging", "mmlib.methods.erm", "mmlib.losses", "mmlib.models.encoders"} <= names
+        assert "mmlib.methods.cmrf" not in names, "another method's code decides nothing here"
+
+    def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
+        assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()
+
+    def test_a_damaged_result_is_named(self, toy_splits):
+        self.train(toy_splits)
+        (path,) = self.folder.iterdir()
+        path.write_bytes(b"nonsense")
+        with pytest.raises(ValueError, match=f"{path.name} is damaged .* Delete it"):
+            self.train(toy_splits)
+
+
+def test_tuning_looks_at_the_sources_only(toy_splits):
+    grid = [(("learning_rate", rate),) for rate in (1e-5, 3e-3)]
+
+    def chosen(splits):
+        return tune("erm", grid, splits, CONFIG, ["here", "there"], [0], ("left", "right"))
+
+    assert chosen(toy_splits) == {"here": grid[1], "there": grid[1]}, "the step that learns nothing loses"
+    test = toy_splits.test
+    useless = dataclasses.replace(test, labels=(test.labels + 1) % 3)
+    assert chosen(dataclasses.replace(toy_splits, test=useless)) == chosen(toy_splits)
+
+
+def test_protocols(toy_splits):
+    both = ("left", "right")
+    names = toy_splits.train.domain_names
+
+    def domains(part):
+        return {names[index] for index in part.domains.tolist()}
+
+    for source, target, trained_on in (("", "there", "here"), ("there", "here", "there"), ("here", "here", "here")):
+        protocol = Run("erm", target, 0, both, source).protocol(toy_splits)
+        assert domains(protocol.train) == domains(protocol.validation) == domains(protocol.source_test) == {trained_on}
+        assert domains(protocol.target) == {target}
+    assert Run("erm", "there", 0, ("left",)).protocol(toy_splits).train.modalities == ("left",)

@@ -13,9 +13,9 @@ def perturb_statistics(maps: Tensor, probability: float) -> Tensor:
         return maps
     axes = tuple(range(2, maps.ndim))
     mean = maps.mean(axes, keepdim=True)
-    deviation = (maps.var(axes, keepdim=True) + 1e-6).sqrt()
+    deviation = (maps.var(axes, correction=0, keepdim=True) + 1e-6).sqrt()
     moved_mean, moved_deviation = (
-        statistic + torch.randn_like(statistic) * (statistic.var(0, keepdim=True) + 1e-6).sqrt()
+        statistic + torch.randn_like(statistic) * (statistic.var(0, correction=0, keepdim=True) + 1e-6).sqrt()
         for statistic in (mean, deviation)
     )
     return (maps - mean) / deviation * moved_deviation + moved_mean
