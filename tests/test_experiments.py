@@ -117,15 +117,14 @@ class TestCache:
             "0 runs trained, 1 loaded from the cache",
         ]
         assert first.scores == second.scores and first.history == second.history
-        pd.testing.assert_frame_equal(
-            score_table([first]).drop(columns="loaded"), score_table([second])[[*score_table([first]).columns[:-1]]]
-        )
-        for one, two in zip(first.predictor.state_dict().values(), second.predictor.state_dict().values(), strict=True):
-            assert torch.equal(one, two)
+        tables = [score_table([result]).drop(columns="loaded") for result in (first, second)]
+        pd.testing.assert_frame_equal(*tables)
+        states = [result.predictor.state_dict() for result in (first, second)]
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
         modes = [
-            (p.requires_grad, result.predictor.training)
+            (parameter.requires_grad, result.predictor.training)
             for result in (first, second)
-            for p in result.predictor.parameters()
+            for parameter in result.predictor.parameters()
         ]
         assert set(modes) == {(True, False)}, "both are ready for evaluation and for flatness"
 
@@ -161,7 +160,7 @@ class TestCache:
         self.train(toy_splits)
         (path,) = self.folder.iterdir()
         path.write_bytes(b"nonsense")
-        with pytest.raises(ValueError, match=f"{path.name} is damaged .* Delete it"):
+        with pytest.raises(ValueError, match=f"{path.name} is damaged. Delete it"):
             self.train(toy_splits)
 
 
