@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from mmlib import methods
 from mmlib.data.cache import atomic_path, cache_directory, code_version
-from mmlib.data.dataset import DomainProtocol, Splits
+from mmlib.data.dataset import DomainProtocol, Splits, move
+from mmlib.diagnosis import gradient_cosines
 from mmlib.methods import Method
 from mmlib.models.classifier import MultimodalClassifier, build_classifier
 from mmlib.seeding import torch_generator
@@ -53,7 +54,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves: the selected predictor, and how it went.
+    """What a run leaves: the selected predictor, the trained network as the last step left it (where weights are
+    averaged, that is the student and the predictor its average), and how it went.
 
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
     accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
@@ -63,6 +65,7 @@ class Trained:
 
     run: Run
     predictor: MultimodalClassifier
+    network: MultimodalClassifier
     history: History
     scores: dict[str, float]
     loaded: bool = False
@@ -70,23 +73,33 @@ class Trained:
 
 def train_run(run: Run, splits: Splits, config: TrainingConfig, *, encoder: str = "small") -> Trained:
     """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on samples as the network saw
-    them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target")."""
+    them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target"), and the cosines
+    of each encoder's uni-modal and fused gradients are taken on up to 256 of the former ("<modality> gradient cosine";
+    see `diagnosis.gradient_cosines`)."""
     train, validation, source_test, target = run.protocol(splits)
     method, config = _set_up(run, splits, config, encoder)
     some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
+    batch = train.subset(some[:256]).whole()
+
+    def cosines(method: Method) -> dict[str, float]:
+        found = gradient_cosines(method.model, move(batch, next(method.parameters()).device))
+        return {f"{name} gradient cosine": value for name, value in found.items()}
+
     history = fit(
         method,
         train,
         validation,
         config,
         monitors={"seen": train.subset(some), "target": target},
+        measure=cosines,
         augmentations=splits.augmentations,
         progress=False,
     )
     scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
     selected = history.rows[history.selected_epoch - 1]
     scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
-    return Trained(run, method.predictor.cpu().requires_grad_(True), history, scores)
+    predictor, network = (part.cpu().requires_grad_(True) for part in (method.predictor, method.model))
+    return Trained(run, predictor, network, history, scores)
 
 
 def _set_up(run: Run, splits: Splits, config: TrainingConfig, encoder: str) -> tuple[Method, TrainingConfig]:
@@ -166,7 +179,8 @@ def _code_of(method: Method) -> list[ModuleType]:
 
 def _keep(trained: Trained, path: Path) -> None:
     state = {
-        "weights": trained.predictor.state_dict(),
+        "predictor": trained.predictor.state_dict(),
+        "network": trained.network.state_dict(),
         "rows": trained.history.rows,
         "selected epoch": trained.history.selected_epoch,
         "scores": trained.scores,
@@ -178,12 +192,12 @@ def _keep(trained: Trained, path: Path) -> None:
 def _load(run: Run, path: Path, splits: Splits, encoder: str) -> Trained:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        predictor = build_classifier(
-            splits.train.select_modalities(*run.modalities).input_shapes, len(splits.train.class_names), 0, encoder
-        )
-        predictor.load_state_dict(state["weights"])
+        shapes = splits.train.select_modalities(*run.modalities).input_shapes
+        networks = [build_classifier(shapes, len(splits.train.class_names), 0, encoder).eval() for _ in range(2)]
+        for network, name in zip(networks, ("predictor", "network"), strict=True):
+            network.load_state_dict(state[name])
         history = History(state["rows"], state["selected epoch"])
-        return Trained(run, predictor.eval().requires_grad_(True), history, state["scores"], loaded=True)
+        return Trained(run, *networks, history, state["scores"], loaded=True)
     except Exception as error:
         raise ValueError(f"{path} is damaged. Delete it and run again.") from error
 

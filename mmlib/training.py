@@ -4,7 +4,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,15 +84,17 @@ def fit(
     config: TrainingConfig,
     *,
     monitors: Mapping[str, MultimodalDataset] | None = None,
+    measure: Callable[[Method], Mapping[str, float]] | None = None,
     augmentations: Mapping[str, Augmentation] | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
 ) -> History:
     """Train the method in place; afterwards `method.predictor` holds the selected weights.
 
-    Selection sees `validation` (source domains) only. `monitors` are evaluated every epoch to be looked at and never
-    influence anything. With `checkpoint`, state is written after every epoch, whole or not at all; a run that finds one
-    of the same configuration and data goes on from it and, on a CPU, ends with the identical weights.
+    Selection sees `validation` (source domains) only. `monitors` are evaluated and `measure` is called every epoch, in
+    columns of their own, to be looked at; they never influence anything. With `checkpoint`, state is written after every
+    epoch, whole or not at all; a run that finds one of the same configuration and data goes on from it and, on a CPU,
+    ends with the identical weights.
     """
     device = resolve_device(config.device)
     train, validation = train.resident(device), validation.resident(device)
@@ -116,6 +118,7 @@ def fit(
         row = {"epoch": epoch, **losses, **evaluate(method.predictor, validation, "validation ")}
         for name, dataset in watched.items():
             row |= evaluate(method.predictor, dataset, f"{name} ")
+        row |= measure(method) if measure else {}
         method.on_epoch_end(row["validation loss"])
         history.rows.append(row | {"seconds": time.perf_counter() - started})
         score = [row["validation accuracy"], -row["validation loss"]]  # the loss breaks ties

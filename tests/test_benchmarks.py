@@ -3,12 +3,14 @@
 import copy
 import time
 
+import pytest
 import torch
 from conftest import toy_dataset
 from torch.nn import functional
 
-from mmlib import flatness
+from mmlib import flatness, methods
 from mmlib.averaging import AveragedNetwork
+from mmlib.data.dataset import Batch
 from mmlib.models import build_classifier
 
 
@@ -71,3 +73,94 @@ def test_perturbing_in_place_beats_copies_of_the_network():
     gain = ratio(copies, in_place)
     print(f"30 perturbed networks: in place is {gain:.1f} times as fast as copies")
     assert gain > 1.2
+
+
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+SHAPES = {"audio": (1, 40, 49), "image": (1, 28, 28)}  # AV-Digits
+
+
+def training_step(name, batch, device, frozen=False):
+    """A whole step of this method, as a function to be timed."""
+    model = build_classifier(SHAPES, 10, 0).to(device)
+    if frozen:
+        model.freeze_trunks()
+    method = methods.build(name, model).to(device).train()
+    optimiser = torch.optim.Adam([value for value in method.parameters() if value.requires_grad], fused=True)
+    method.on_train_start(1000, 100)
+
+    def step():
+        losses = method.step_losses(batch)
+        optimiser.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        optimiser.step()
+        method.after_step()
+
+    return step
+
+
+def bare_passes_of_mbcd(batch, device):
+    """MBCD's arithmetic floor: its forward and backward passes and nothing else.
+
+    The trunks once forward and back; the last stages twice forward and three times back (the inner gradient, the
+    uni-modal losses, the fused loss at the shifted weights); the teacher once forward; optimiser and average.
+    """
+    model = build_classifier(SHAPES, 10, 0).to(device).train()
+    average = AveragedNetwork(model)
+    optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    names = model.modalities
+    tails = {name: [model.encoders[name].last_stage, model.encoders[name].head] for name in names}
+    parameters = [value for parts in tails.values() for part in parts for value in part.parameters()]
+
+    def features(below):
+        return model.normalise({name: tails[name][1](tails[name][0](below[name])) for name in names})
+
+    def step():
+        below = {name: model.encoders[name].trunk(batch.inputs[name]) for name in names}
+        logits = model.unimodal_logits(features(below))
+        own = sum(functional.cross_entropy(value, batch.labels) for value in logits.values())
+        torch.autograd.grad(own, parameters, retain_graph=True)
+        fused = functional.cross_entropy(model.fuse(features(below)), batch.labels)
+        with torch.no_grad():
+            average.module(batch.inputs)
+        optimiser.zero_grad(set_to_none=True)
+        (own + fused).backward()
+        optimiser.step()
+        average.lerp_towards(model, 0.01)
+
+    return step
+
+
+def shortest_times(steps, device, repeats=25):
+    times = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - started)
+    return {name: min(values) for name, values in times.items()}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_what_a_step_of_each_method_costs(device):
+    generator = torch.Generator().manual_seed(0)
+    inputs = {name: torch.randn(64, *shape, generator=generator).to(device) for name, shape in SHAPES.items()}
+    labels = (torch.arange(64) % 10).to(device)
+    batch = Batch(inputs, labels, torch.zeros_like(labels), torch.arange(64, device=device))
+    chosen = [*methods.GRIDS, "mbcd: second-order", "mbcd: AMD+heads+EMA+DL"]
+    steps = {name: training_step(name, batch, device) for name in chosen}
+    steps["mbcd, frozen trunks"] = training_step("mbcd", batch, device, frozen=True)
+    steps["floor of mbcd"] = bare_passes_of_mbcd(batch, device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        shortest = shortest_times(steps, device)
+    finally:
+        torch.set_num_threads(threads)
+    for name, seconds in shortest.items():
+        print(f"{name:24} {seconds / shortest['erm']:5.2f} times ERM's step")
+    above = shortest["mbcd"] / shortest["floor of mbcd"]
+    print(f"MBCD takes {above:.2f} times its floor")
+    assert above < 1.15
+    assert shortest["mbcd, frozen trunks"] < 0.9 * shortest["mbcd"]

@@ -51,6 +51,7 @@ PARTS_OF_ROWS = {
     "none": {"fused"},
     "EMA": {"fused"},
     "AMD+EMA": {"fused", "left", "right"},
+    "fixed+EMA": {"fused"},
     "GCC+EMA": {"fused", "left", "right"},
     "EMA+DL": {"fused", "distillation fused", "distillation left", "distillation right"},
 }

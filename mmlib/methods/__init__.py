@@ -27,6 +27,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "none": _NOTHING | {"decay": 0.0},
     "EMA": _NOTHING,
     "AMD+EMA": _NOTHING | {"dropout": "adaptive"},
+    "fixed+EMA": _NOTHING | {"dropout": 0.5},
     "GCC+EMA": _NOTHING | _GCC,
     "EMA+DL": _NOTHING | {"weight": 1.0},
     "AMD+GCC+EMA+DL": {},
