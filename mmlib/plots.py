@@ -109,6 +109,26 @@ def curves(
         return axis.figure
 
 
+def marked_curve(values: pd.Series, at: float, x_label: str, y_label: str, title: str = "") -> Figure:
+    """One curve with the point at x = `at` marked and its value beside it: for sliders."""
+    figure = curves({str(values.name): values.to_frame()}, x_label, y_label, title)
+    with plt.rc_context(_STYLE):
+        (axis,) = figure.axes
+        axis.get_legend().remove()
+        axis.plot(at, values[at], "o", color=COLOURS[1], markersize=15)
+        axis.annotate(
+            f"{values[at]:.3g}",
+            (at, values[at]),
+            textcoords="offset points",
+            xytext=(-16, 10),
+            ha="right",
+            fontsize=15,
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
+        )
+        axis.margins(y=0.12)
+        return figure
+
+
 def bars(
     groups: Mapping[str, Mapping[str, Estimate]],
     y_label: str,
@@ -161,8 +181,34 @@ def bars(
         return axis.figure
 
 
-def loss_plane(plane: Plane, names: Sequence[str], title: str = "") -> Figure:
-    """Filled contours of the loss on a plane (logarithmic levels) with the three networks marked."""
+def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> Figure:
+    """Points on a plane, a panel per name: (positions (N, 2), labels (N,)). Each point stands as the number of its
+    class, counted from 0, so that colour is not needed to tell classes apart."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5.5), squeeze=False)
+        for axis, (name, (positions, labels)) in zip(axes[0], panels.items(), strict=True):
+            for (x, y), label in zip(positions, labels, strict=True):
+                colour = plt.get_cmap("tab10")(label % 10)
+                axis.text(x, y, str(label), color=colour, fontsize=10, ha="center", va="center")
+            axis.set(xlim=_span(positions[:, 0]), ylim=_span(positions[:, 1]), xticks=[], yticks=[], title=name)
+        figure.suptitle(title, fontsize=16)
+        return figure
+
+
+def _span(values: np.ndarray) -> tuple[float, float]:
+    margin = 0.05 * np.ptp(values)
+    return float(values.min() - margin), float(values.max() + margin)
+
+
+def loss_plane(
+    plane: Plane,
+    names: Sequence[str],
+    title: str = "",
+    arrows: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    axes_labels: tuple[str, str] = ("distance in weights", "distance in weights"),
+) -> Figure:
+    """Filled contours of the loss on a plane (logarithmic levels) with the named positions marked, and arrows given as
+    name → (start, vector)."""
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(7.5, 5.5))
         lowest, highest = np.nanmin(plane.losses), np.nanmax(plane.losses)
@@ -170,15 +216,30 @@ def loss_plane(plane: Plane, names: Sequence[str], title: str = "") -> Figure:
         filled = axis.contourf(plane.x, plane.y, plane.losses.clip(levels[0]), levels=levels, cmap="cividis_r")
         axis.contour(plane.x, plane.y, plane.losses, levels=levels, colors="white", linewidths=0.4)
         figure.colorbar(filled, label="loss", format="%.2g")
+        for number, (name, (start, vector)) in enumerate((arrows or {}).items()):
+            axis.quiver(
+                *start,
+                *vector,
+                color=("black", *COLOURS[1:])[number],
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+                width=0.011,
+                label=name,
+                zorder=5,
+            )
+        if arrows:
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(arrows), fontsize=12)
         for number, (name, (x, y)) in enumerate(zip(names, plane.positions, strict=True)):
             axis.plot(x, y, _MARKERS[number], color=COLOURS[1], markeredgecolor="white", markersize=12)
             axis.annotate(
                 name,
                 (x, y),
                 textcoords="offset points",
-                xytext=(10, 8),
+                xytext=(-10, (14, -28)[number]) if arrows else (10, 8),
                 fontsize=14,
                 bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
             )
-        axis.set(xlabel="distance in weights", ylabel="distance in weights", title=title)
+        axis.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
+        figure.suptitle(title, fontsize=16)
         return figure

@@ -92,9 +92,9 @@ def fit(
     """Train the method in place; afterwards `method.predictor` holds the selected weights.
 
     Selection sees `validation` (source domains) only. `monitors` are evaluated and `measure` is called every epoch, in
-    columns of their own, to be looked at; they never influence anything. With `checkpoint`, state is written after every
-    epoch, whole or not at all; a run that finds one of the same configuration and data goes on from it and, on a CPU,
-    ends with the identical weights.
+    columns of their own, to be looked at; they never influence anything. With `checkpoint`, state is written after
+    every epoch, whole or not at all; a run that finds one of the same configuration and data goes on from it and, on a
+    CPU, ends with the identical weights.
     """
     device = resolve_device(config.device)
     train, validation = train.resident(device), validation.resident(device)

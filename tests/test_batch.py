@@ -141,3 +141,8 @@ def test_the_module_is_a_command():
         [sys.executable, "-m", "mmlib", "run", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "--only" in help_text and "--timeout" in help_text
+
+
+@pytest.mark.parametrize("suite", sorted(path.stem for path in (batch.NOTEBOOKS / "suites").glob("*.yaml")))
+def test_every_suite_of_the_kit_fits_its_notebooks(suite):
+    assert batch.plan(suite, [], {})

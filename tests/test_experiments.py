@@ -97,6 +97,18 @@ def test_without_a_relation_between_input_and_label_nothing_is_claimed(toy_split
     assert estimate(accuracy[1] - 1 / 3).above_zero is not True
 
 
+def test_nothing_to_learn_leaves_no_method_ahead(toy_splits):
+    """Negative control of notebook 06: with shuffled labels MBCD beats nobody."""
+    shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))
+    names = ("erm", "ema", "mbcd")
+    runs = [Run(name, "there", seed, ("left", "right")) for name in names for seed in range(5)]
+    trained = train_runs(runs, shuffled, CONFIG)
+    results = {name: where(trained, name, "left", "right") for name in names}
+    scores = {name: per_seed(of, lambda run: run.scores["target accuracy"]) for name, of in results.items()}
+    assert paired_difference(scores["mbcd"], scores["erm"]).above_zero is None
+    assert paired_difference(scores["mbcd"], scores["ema"]).above_zero is None
+
+
 class TestCache:
     RUN = Run("ema", "there", 3, ("left", "right"), settings=(("half_life", 0.2), ("learning_rate", 2e-3)))
 

@@ -6,6 +6,7 @@ from conftest import toy_dataset
 from torch.nn import functional
 
 from mmlib.data import MultimodalDataset
+from mmlib.experiments import estimate
 from mmlib.methods import ABLATION, MBCD, build
 from mmlib.models import MultimodalClassifier, build_classifier
 from mmlib.models.statistics_noise import perturb_statistics
@@ -178,7 +179,21 @@ def test_a_student_that_is_its_own_teacher(toy):
             value.add_(0.1)
     method.after_step()
     for one, two in zip(method.average.module.parameters(), method.model.parameters(), strict=True):
-        assert torch.equal(one, two)
+        assert torch.equal(one, two), "so the teacher can know nothing that the student does not"
+
+
+def test_twins_are_dropped_alike():
+    """Negative control of notebook 03: one and the same signal under two names is never far ahead of itself."""
+    toy = toy_dataset(240)
+    inputs = {"one": toy.inputs["left"], "two": toy.inputs["left"]}
+    twins = MultimodalDataset.from_arrays(inputs, toy.labels, toy.domains)
+    differences = []
+    for seed in range(4):
+        method = build("mbcd", build_classifier(twins.input_shapes, 3, seed))
+        row = fit(method, twins, twins, TrainingConfig(epochs=4, device="cpu", seed=seed), progress=False).rows[-1]
+        assert max(row["one drop probability"], row["two drop probability"]) < 0.1
+        differences.append(row["one drop probability"] - row["two drop probability"])
+    assert estimate(differences).above_zero is None
 
 
 def count_calls(module):

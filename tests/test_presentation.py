@@ -13,6 +13,7 @@ from mmlib import plots, widgets
 from mmlib.experiments import Estimate
 from mmlib.flatness import Plane
 from mmlib.parameters import BadParameter, Interval, check_against_notebook, parse_assignment, validate
+from mmlib.published import mbcd_table
 from mmlib.results import MIME_TYPE, Record
 
 
@@ -102,6 +103,37 @@ def test_plane_marks_the_networks():
     axis = plots.loss_plane(plane, ["a", "b", "c"]).axes[0]
     assert [tuple(line.get_xydata()[0]) for line in axis.lines] == [(0, 0), (2, 0), (1, 2)]
     plt.close("all")
+
+
+def test_arrows_start_where_they_should_and_are_named():
+    plane = Plane(np.arange(3.0), np.arange(3.0), np.ones((3, 3)) + np.eye(3), np.array([[0.0, 0.0], [1.0, 1.0]]))
+    figure = plots.loss_plane(
+        plane, ["here", "ahead"], arrows={"down": ([0.0, 0.0], [1.0, 0.5])}, axes_labels=("a", "b")
+    )
+    (arrow,) = [part for part in figure.axes[0].collections if hasattr(part, "U")]
+    assert (arrow.U.item(), arrow.V.item()) == (1.0, 0.5)
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "down" and figure.axes[0].get_xlabel() == "a"
+    plt.close("all")
+
+
+def test_a_marked_curve_says_its_value():
+    axis = plots.marked_curve(pd.Series([0.0, 0.25], index=[1.0, 2.0], name="p"), 2.0, "x", "y").axes[0]
+    assert [text.get_text() for text in axis.texts] == ["0.25"] and axis.lines[-1].get_xdata()[0] == 2.0
+    plt.close("all")
+
+
+def test_an_embedding_writes_class_numbers():
+    points = np.array([[0.0, 0.0], [1.0, 2.0]])
+    figure = plots.embedding({"erm": (points, np.array([3, 7])), "mbcd": (points, np.array([1, 1]))})
+    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "7"] and len(figure.axes) == 2
+    plt.close("all")
+
+
+def test_published_numbers_are_the_papers():
+    rows = mbcd_table(1, benchmark="hac", modalities="video+audio", method="ERM", transfer="average")
+    assert rows["accuracy_percent"].tolist() == [66.34]
+    with pytest.raises(ValueError, match="no rows with table=9"):
+        mbcd_table(9)
 
 
 def test_figures_carry_a_description(monkeypatch):

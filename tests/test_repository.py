@@ -12,7 +12,7 @@ from mmlib.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
-    {"seeding"},
+    {"seeding", "published"},
     {"data", "models", "losses"},
     {"averaging"},
     {"methods"},

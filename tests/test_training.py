@@ -64,8 +64,7 @@ class _Interrupt(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", [*methods.METHODS])
-@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize(("name", "optimiser"), [*((name, "adam") for name in methods.METHODS), ("erm", "sgd")])
 def test_an_interrupted_run_resumes_to_the_identical_result(tmp_path, name, optimiser):
     """Augmentation, dropout, momentum, step decay, averages and counters included."""
     config = dataclasses.replace(
@@ -171,8 +170,23 @@ def test_the_best_validation_epoch_is_kept_and_ties_go_to_the_lower_loss():
 def test_monitors_never_influence_training():
     plain, watched = make("erm"), make("erm")
     train(plain)
-    train(watched, monitors={"target": toy_dataset(60, seed=9)})
+    history = train(watched, monitors={"target": toy_dataset(60, seed=9)}, measure=lambda method: {"seven": 7.0})
+    assert history.rows[0]["seven"] == 7.0 and "target accuracy" in history.rows[0]
     assert torch.equal(plain.model.fused_head[0].weight, watched.model.fused_head[0].weight)
+
+
+def test_what_a_method_watches_is_averaged_by_batch_size():
+    method = make("erm")
+    original = method.step_losses
+
+    def step_losses(batch):
+        method.watched["size"] = torch.tensor(float(len(batch.labels)))
+        return original(batch)
+
+    method.step_losses = step_losses
+    history = train(method, dataclasses.replace(CONFIG, epochs=1, batch_size=64))
+    sizes = [64, 64, 64, 48]  # 240 samples
+    assert history.rows[0]["size"] == pytest.approx(sum(size * size for size in sizes) / 240)
 
 
 def test_global_random_state_is_left_alone():
@@ -227,15 +241,17 @@ def test_bfloat16_autocast_learns_as_well():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 class TestOnTheGpu:
-    def test_agrees_with_the_cpu(self):
-        on_cpu, on_gpu = make("ema", "linear"), make("ema", "linear")
+    @pytest.mark.parametrize("name", ["ema", "mbcd: GCC+EMA+DL", "mbcd: second-order", "rna-net"])
+    def test_agrees_with_the_cpu(self, name):
+        on_cpu, on_gpu = make(name, "linear"), make(name, "linear")
         config = dataclasses.replace(CONFIG, epochs=1)
         first = train(on_cpu, config).frame()
         second = train(on_gpu, dataclasses.replace(config, device="cuda")).frame()
         assert second["train fused loss"].iloc[0] == pytest.approx(first["train fused loss"].iloc[0], rel=1e-3)
 
-    def test_the_step_never_waits_for_the_device(self):
-        method = make("ema")
+    @pytest.mark.parametrize("name", [*methods.GRIDS, "mbcd: second-order"])
+    def test_the_step_never_waits_for_the_device(self, name):
+        method = make(name)
         data = toy_dataset(seed=1).to("cuda")
         method.to("cuda").on_train_start(10, 10)
         optimiser = torch.optim.Adam(method.model.parameters(), fused=True)

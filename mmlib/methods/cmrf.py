@@ -72,9 +72,11 @@ class CMRF(Method):
 
     def flattening(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
         """Mean over the other modalities, summed over modalities, of the distance to the teacher's mix."""
-        total = torch.zeros((), device=next(iter(student.values())).device)
+        first = next(iter(student.values()))
+        total = first.new_zeros(())
+        mixing = torch.full((len(first), 1), self.mixing, device=first.device)
         for own, other in permutations(student, 2):
-            share = torch.distributions.Beta(self.mixing, self.mixing).sample((len(student[own]), 1)).to(total.device)
+            share = torch.distributions.Beta(mixing, mixing, validate_args=False).sample()
             share = torch.maximum(share, 1 - share)  # Beta(a, a) is symmetric: this is its draw beyond one half
             mixed = share * teacher[own] + (1 - share) * teacher[other]
             total = total + direction_distance(student[own], mixed)
