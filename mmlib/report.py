@@ -4,6 +4,8 @@ import html
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mmlib.data.cache import atomic_path
 from mmlib.results import claims_html
 
@@ -17,14 +19,24 @@ pre { overflow-x: auto; background: #f4f4f4; padding: .6rem; }
 
 
 def write_page(results: list[dict[str, Any]], out: Path) -> Path:
-    """Write `out/index.html` from the batch's results (`batch.Result` as dictionaries)."""
+    """Write `out/index.html`, and all notebooks' runs as `out/runs.csv` where there are any, from the batch's results
+    (`batch.Result` as dictionaries)."""
     page = out / "index.html"
+    runs = [
+        {"notebook": result["name"], **row}
+        for result in results
+        for record in result["records"]
+        for row in record["runs"]
+    ]
+    if runs:
+        with atomic_path(out / "runs.csv") as temporary:
+            pd.DataFrame(runs).to_csv(temporary, index=False)
     with atomic_path(page) as temporary:
-        temporary.write_text(_page(results), encoding="utf-8")
+        temporary.write_text(_page(results, len(runs)), encoding="utf-8")
     return page
 
 
-def _page(results: list[dict[str, Any]]) -> str:
+def _page(results: list[dict[str, Any]], runs: int) -> str:
     finished = sum(result["status"] == "finished" for result in results)
     claims = [claim for result in results for record in result["records"] for claim in record["claims"]]
     verdicts = [claim["verdict"] for claim in claims]
@@ -32,6 +44,8 @@ def _page(results: list[dict[str, Any]]) -> str:
         f"{finished} of {len(results)} notebooks finished; of {len(claims)} claims {verdicts.count('holds')} hold, "
         f"{verdicts.count('fails')} fail, {verdicts.count('not distinguishable')} are not distinguishable."
     )
+    if runs:
+        summary += f' <a href="runs.csv">All {runs} training runs</a> as a table.'
     rows = "".join(_row(result) for result in results)
     sections = "".join(_section(result) for result in results)
     return (

@@ -1,4 +1,4 @@
-"""What a notebook found: named claims with verdicts, kept where a batch can read them."""
+"""What a notebook found: named claims with verdicts, and its runs, kept where a batch can read them."""
 
 import html
 import json
@@ -7,6 +7,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 
 from mmlib.experiments import Estimate
@@ -31,6 +32,11 @@ class Record:
     def __init__(self, title: str) -> None:
         self.title = title
         self.claims: list[Claim] = []
+        self.runs: list[dict[str, Any]] = []
+
+    def add_runs(self, table: pd.DataFrame) -> None:
+        """Keep a table with one row per run (`experiments.score_table`) for the batch. A row is kept once."""
+        self.runs += [row for row in json.loads(table.to_json(orient="records")) if row not in self.runs]
 
     def claim(self, statement: str, measured: Estimate | float | str, holds: bool | None = None) -> Claim:
         """State something and what was measured.
@@ -52,7 +58,7 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         claims = [asdict(claim) for claim in self.claims]
-        return {"title": self.title, "claims": claims, "environment": environment()}
+        return {"title": self.title, "claims": claims, "runs": self.runs, "environment": environment()}
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         lines = [f"{_MARKS[claim.verdict]} {claim.statement}: {claim.measured}" for claim in self.claims]

@@ -6,15 +6,20 @@ import subprocess
 import sys
 
 import joblib
+import pandas as pd
 import pytest
 from conftest import write_notebook
 
 from mmlib import batch
 from mmlib.__main__ import main
 
-GOOD = """from mmlib.experiments import Estimate
+GOOD = """import pandas as pd
+from mmlib.experiments import Estimate
 from mmlib.results import Record
 record = Record("small")
+table = pd.DataFrame({"method": ["erm", "=ema"], "target accuracy": [0.5, None]})
+record.add_runs(table)
+record.add_runs(table)
 record.claim(f"<script>{name}</script> & more", Estimate(float(rate), 0.1, 3))
 record"""
 
@@ -67,6 +72,10 @@ def test_a_batch_goes_on_past_failures_and_says_what_failed(notebooks, tmp_path,
     assert "http" not in page, "nothing is fetched from a network"
     for name in ("01_good", "02_wrong"):
         assert f'href="{name}.html"' in page and (tmp_path / "runs" / f"{name}.html").exists()
+    runs = pd.read_csv(tmp_path / "runs" / "runs.csv")
+    assert runs["notebook"].tolist() == ["01_good"] * 2 + ["07_good"] * 2, "each row once"
+    assert runs["method"].tolist() == ["erm", "=ema"] * 2 and runs["target accuracy"].isna().sum() == 2
+    assert 'href="runs.csv">All 4 training runs' in page
     executed = (tmp_path / "runs" / "01_good.html").read_text()
     for tag in ('<script src="http', '<link rel="stylesheet" href="http', "import('http", 'src="http'):
         assert tag not in executed
