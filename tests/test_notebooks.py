@@ -152,6 +152,13 @@ def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared
 
 
 @pytest.mark.notebook
+def test_mbcd_runs_with_three_modalities_tuned_and_with_all_rivals_and_arms(tmp_path):
+    (path,) = [path for path in NOTEBOOKS if path.stem.startswith("06")]
+    measured = execute(path, tmp_path, modalities=3, tuned=True, rivals=True, arms=True, seeds=2, epochs=1)
+    assert any("MBCD beats moosa" in statement for statement in measured)
+
+
+@pytest.mark.notebook
 def test_a_wrong_parameter_stops_a_notebook_in_its_set_up(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="seeds must be an integer in 2 … 100, not '3'"):
         execute(NOTEBOOKS[0], tmp_path, seeds="3")
