@@ -19,7 +19,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from mmlib import methods
-from mmlib.data.cache import atomic_path, cache_directory, code_version
+from mmlib.data.cache import atomic_path, cache_directory, code_version, spelled
 from mmlib.data.dataset import DomainProtocol, Splits, move
 from mmlib.diagnosis import gradient_cosines
 from mmlib.methods import Method
@@ -156,7 +156,7 @@ def train_runs(
 def _cache_paths(runs: Sequence[Run], splits: Splits, config: TrainingConfig, encoder: str) -> dict[Run, Path]:
     """Where each run's result is kept: a name made of everything that decides it."""
     data = [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")]
-    augmented = sorted((name, function.__qualname__) for name, function in splits.augmentations.items())
+    augmented = sorted((name, spelled(function)) for name, function in splits.augmentations.items())
     shared = (data, augmented, splits.target_parts, encoder, torch.__version__, resolve_device(config.device).type)
     paths = {}
     for run in runs:
@@ -168,13 +168,15 @@ def _cache_paths(runs: Sequence[Run], splits: Splits, config: TrainingConfig, en
     return paths
 
 
+_CODE_OF_ALL = ("seeding", "data.dataset", "data.transforms", "models", "losses", "averaging", "training", "diagnosis")
+
+
 def _code_of(method: Method) -> list[ModuleType]:
-    """The modules whose code decides what training this method gives."""
-    names = {type(part).__module__ for part in method.modules()}
-    names |= {base.__module__ for part in method.modules() for base in type(part).__mro__}
-    own = sorted(name for name in names if name.startswith("mmlib."))
-    shared = ("seeding", "losses", "averaging", "training", "experiments", "data.dataset", "data.transforms")
-    return [sys.modules[name] for name in dict.fromkeys([*own, *(f"mmlib.{module}" for module in shared)])]
+    """The modules whose code decides what training this method gives: its own, and those that all methods share."""
+    own = {kind.__module__ for part in method.modules() for kind in type(part).__mro__}
+    shared = (__name__, *(f"mmlib.{name}" for name in _CODE_OF_ALL))
+    names = {name for name in sys.modules if name.startswith(shared)} | {n for n in own if n.startswith("mmlib.")}
+    return [sys.modules[name] for name in sorted(names)]
 
 
 def _keep(trained: Trained, path: Path) -> None:

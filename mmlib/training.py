@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path
+from mmlib.data.cache import atomic_path, spelled
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.transforms import Augmentation, augment
 from mmlib.methods.base import Method
@@ -228,7 +228,7 @@ def _identity(
 ) -> str:
     """What a checkpoint belongs to: settings, data, augmentations, and the method's parts with their plain values."""
     settings = {name: value for name, value in asdict(config).items() if name != "device"}
-    augmented = sorted((name, getattr(function, "__qualname__", "")) for name, function in augmentations.items())
+    augmented = sorted((name, spelled(function)) for name, function in augmentations.items())
     text = repr((settings, description(method), augmented, train.fingerprint(), validation.fingerprint()))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import torch
 from scipy import stats
 
 from mmlib.data import with_shuffled_labels
+from mmlib.data.transforms import add_noise
 from mmlib.experiments import (
     Estimate,
     Run,
@@ -162,8 +164,21 @@ class TestCache:
         monkeypatch.setattr("mmlib.experiments.code_version", lambda *modules: read.extend(modules) or "changed")
         assert not self.train(toy_splits).loaded
         names = {module.__name__ for module in read}
-        assert {"mmlib.methods.weight_averaging", "mmlib.methods.erm", "mmlib.losses", "mmlib.models.encoders"} <= names
+        own, shared = {"weight_averaging", "erm", "base"}, {"losses", "models.encoders", "models.statistics_noise"}
+        assert {f"mmlib.methods.{name}" for name in own} | {f"mmlib.{name}" for name in shared} <= names
         assert "mmlib.methods.cmrf" not in names, "another method's code decides nothing here"
+
+    def test_another_augmentation_is_another_result(self, toy_splits):
+        def softly(images, generator):
+            return add_noise(images, generator, 0.1)
+
+        def trained_with(function):
+            return self.train(dataclasses.replace(toy_splits, augmentations={"left": function}))
+
+        assert not trained_with(softly).loaded and trained_with(softly).loaded
+        assert not trained_with(partial(add_noise, standard_deviation=0.1)).loaded
+        assert not trained_with(partial(add_noise, standard_deviation=0.2)).loaded
+        assert trained_with(partial(add_noise, standard_deviation=0.2)).loaded
 
     def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
         assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()

@@ -41,6 +41,12 @@ def test_rna_net_aligns_the_norms_before_the_layer_norm(toy):
     assert method.model.encoders["left"].head[1].weight.grad.abs().sum() > 0
 
 
+def test_rna_net_without_its_term_is_erm(toy):
+    torch.manual_seed(0)
+    plain, without = made("erm").step_losses(toy.whole()), made("rna-net", weight=0.0).step_losses(toy.whole())
+    assert torch.equal(plain["fused"], without["fused"]) and without["norms"] == 0
+
+
 def test_sim_mmdg_shares_one_half_and_drives_the_other_away(toy):
     method, batch = made("sim-mmdg"), toy.whole()
     features = method.model(batch.inputs).features

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -64,6 +65,17 @@ def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[
 def code_version(*modules: ModuleType) -> str:
     """A short hash of the modules' source: part of a cache name, so that changed code makes new data."""
     return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()[:12]
+
+
+def spelled(function: Callable) -> str:
+    """A function's source, or a partial's with its arguments: equal for functions that do the same. Where there is no
+    source, a text that another process will not repeat."""
+    if isinstance(function, partial):
+        return repr((spelled(function.func), function.args, sorted(function.keywords.items())))
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return f"{function!r} {os.getpid()}"
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
