@@ -17,7 +17,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from mmlib.data.cache import atomic_path, spelled
-from mmlib.data.dataset import MultimodalDataset
+from mmlib.data.dataset import Batch, MultimodalDataset, move
 from mmlib.data.transforms import Augmentation, augment
 from mmlib.methods.base import Method
 from mmlib.seeding import seed_for, torch_generator
@@ -217,6 +217,41 @@ def _optimiser(method: Method, config: TrainingConfig, device: torch.device) -> 
     if config.optimiser == "adam":
         return torch.optim.Adam(parameters, **shared)
     return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
+
+
+def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], None]:
+    """One whole step of this method on this batch, losses to update, as a function to be timed."""
+    device = resolve_device(config.device)
+    method.to(device).train()
+    method.on_train_start(1000, 100)
+    optimiser, batch = _optimiser(method, config, device), move(batch, device)
+
+    def step() -> None:
+        losses = method.step_losses(batch)
+        optimiser.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        optimiser.step()
+        method.after_step()
+
+    return step
+
+
+def shortest_seconds(steps: Mapping[str, Callable[[], None]], repeats: int = 25) -> dict[str, float]:
+    """The shortest time of each function, taken in turns, so that a busy machine treats all alike; with one thread."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(repeats):
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                times[name].append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: min(values) for name, values in times.items()}
 
 
 def _identity(

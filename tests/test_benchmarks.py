@@ -12,6 +12,7 @@ from mmlib import flatness, methods
 from mmlib.averaging import AveragedNetwork
 from mmlib.data.dataset import Batch
 from mmlib.models import build_classifier
+from mmlib.training import TrainingConfig, shortest_seconds, training_step
 
 
 def ratio(slow, fast, repeats=7):
@@ -79,23 +80,11 @@ GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason
 SHAPES = {"audio": (1, 40, 49), "image": (1, 28, 28)}  # AV-Digits
 
 
-def training_step(name, batch, device, frozen=False):
-    """A whole step of this method, as a function to be timed."""
-    model = build_classifier(SHAPES, 10, 0).to(device)
+def fresh_step(name, batch, device, frozen=False):
+    model = build_classifier(SHAPES, 10, 0)
     if frozen:
         model.freeze_trunks()
-    method = methods.build(name, model).to(device).train()
-    optimiser = torch.optim.Adam([value for value in method.parameters() if value.requires_grad], fused=True)
-    method.on_train_start(1000, 100)
-
-    def step():
-        losses = method.step_losses(batch)
-        optimiser.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
-        optimiser.step()
-        method.after_step()
-
-    return step
+    return training_step(methods.build(name, model), batch, TrainingConfig(device=device))
 
 
 def bare_passes_of_mbcd(batch, device):
@@ -130,18 +119,6 @@ def bare_passes_of_mbcd(batch, device):
     return step
 
 
-def shortest_times(steps, device, repeats=25):
-    times = {name: [] for name in steps}
-    for _ in range(repeats):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - started)
-    return {name: min(values) for name, values in times.items()}
-
-
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 def test_what_a_step_of_each_method_costs(device):
     generator = torch.Generator().manual_seed(0)
@@ -149,15 +126,10 @@ def test_what_a_step_of_each_method_costs(device):
     labels = (torch.arange(64) % 10).to(device)
     batch = Batch(inputs, labels, torch.zeros_like(labels), torch.arange(64, device=device))
     chosen = [*methods.GRIDS, "mbcd: second-order", "mbcd: AMD+heads+EMA+DL"]
-    steps = {name: training_step(name, batch, device) for name in chosen}
-    steps["mbcd, frozen trunks"] = training_step("mbcd", batch, device, frozen=True)
+    steps = {name: fresh_step(name, batch, device) for name in chosen}
+    steps["mbcd, frozen trunks"] = fresh_step("mbcd", batch, device, frozen=True)
     steps["floor of mbcd"] = bare_passes_of_mbcd(batch, device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        shortest = shortest_times(steps, device)
-    finally:
-        torch.set_num_threads(threads)
+    shortest = shortest_seconds(steps)
     for name, seconds in shortest.items():
         print(f"{name:24} {seconds / shortest['erm']:5.2f} times ERM's step")
     above = shortest["mbcd"] / shortest["floor of mbcd"]
