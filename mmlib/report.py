@@ -26,7 +26,7 @@ def write_page(results: list[dict[str, Any]], out: Path) -> Path:
         {"notebook": result["name"], **row}
         for result in results
         for record in result["records"]
-        for row in record["runs"]
+        for row in record.get("runs", [])  # results of earlier versions have none
     ]
     if runs:
         with atomic_path(out / "runs.csv") as temporary:

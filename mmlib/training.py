@@ -160,16 +160,22 @@ def _train_epoch(
         for batch in train.batches(config.batch_size, shuffling, device):
             if augmentations:
                 batch = augment(batch, augmentations, augmenting)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                losses = method.step_losses(batch)
-            optimiser.zero_grad(set_to_none=True)
-            sum(losses.values()).backward()
-            optimiser.step()
-            method.after_step()
+            losses = _step(method, batch, optimiser, config)
             seen = {f"train {name} loss": loss.detach() for name, loss in losses.items()}
             for name, value in (seen | method.watched).items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.labels)
     return {name: float(total) / len(train) for name, total in sums.items()}
+
+
+def _step(method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig) -> dict[str, Tensor]:
+    """One step, losses to update; its losses."""
+    with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        losses = method.step_losses(batch)
+    optimiser.zero_grad(set_to_none=True)
+    sum(losses.values()).backward()
+    optimiser.step()
+    method.after_step()
+    return losses
 
 
 @contextmanager
@@ -219,24 +225,16 @@ def _optimiser(method: Method, config: TrainingConfig, device: torch.device) -> 
     return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
 
 
-def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], None]:
+def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], object]:
     """One whole step of this method on this batch, losses to update, as a function to be timed."""
     device = resolve_device(config.device)
     method.to(device).train()
     method.on_train_start(1000, 100)
     optimiser, batch = _optimiser(method, config, device), move(batch, device)
-
-    def step() -> None:
-        losses = method.step_losses(batch)
-        optimiser.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
-        optimiser.step()
-        method.after_step()
-
-    return step
+    return lambda: _step(method, batch, optimiser, config)
 
 
-def shortest_seconds(steps: Mapping[str, Callable[[], None]], repeats: int = 25) -> dict[str, float]:
+def shortest_seconds(steps: Mapping[str, Callable[[], object]], repeats: int = 25) -> dict[str, float]:
     """The shortest time of each function, taken in turns, so that a busy machine treats all alike; with one thread."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     threads = torch.get_num_threads()
