@@ -16,6 +16,7 @@ import joblib
 import pandas as pd
 import torch
 from scipy import stats
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlib import methods
@@ -23,6 +24,7 @@ from mmlib.data.cache import atomic_path, cache_directory, code_version, spelled
 from mmlib.data.dataset import DomainProtocol, Splits, move
 from mmlib.diagnosis import gradient_cosines
 from mmlib.methods import Method
+from mmlib.mixture import sample_scores
 from mmlib.models.classifier import MultimodalClassifier, build_classifier
 from mmlib.seeding import torch_generator
 from mmlib.training import History, TrainingConfig, description, evaluate, fit, resolve_device
@@ -35,7 +37,8 @@ class Run:
     """One training: which method, seen through which modalities, from which domains to which, which seed.
 
     `source` "": all domains but the target (leave one domain out). A name: that domain alone (single source); the
-    target itself, for training and testing within one domain. `settings` are fields of `TrainingConfig` and options of
+    target itself, for training and testing within one domain. `target` "": no domain is left out, and the test part of
+    all domains stands for the target. `settings` are fields of `TrainingConfig` and options of
     the method that differ from the defaults.
     """
 
@@ -48,7 +51,12 @@ class Run:
 
     def protocol(self, splits: Splits) -> DomainProtocol:
         """The data of this run, with its modalities only."""
-        protocol = splits.single_source(self.source, self.target) if self.source else splits.leave_out(self.target)
+        if not self.target:
+            protocol = splits.pooled()
+        elif self.source:
+            protocol = splits.single_source(self.source, self.target)
+        else:
+            protocol = splits.leave_out(self.target)
         return DomainProtocol(*(part.select_modalities(*self.modalities) for part in protocol))
 
 
@@ -60,7 +68,8 @@ class Trained:
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
     accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
     modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads.
-    `loaded`: whether it came from the cache.
+    `loaded`: whether it came from the cache. `sample_scores`, where they were asked for: after each epoch, each
+    modality's score of the correct class for every training sample as it is, (epochs, M, N) float16.
     """
 
     run: Run
@@ -69,19 +78,26 @@ class Trained:
     history: History
     scores: dict[str, float]
     loaded: bool = False
+    sample_scores: Tensor | None = None
 
 
-def train_run(run: Run, splits: Splits, config: TrainingConfig, *, encoder: str = "small") -> Trained:
+def train_run(
+    run: Run, splits: Splits, config: TrainingConfig, *, encoder: str = "small", keep_scores: bool = False
+) -> Trained:
     """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on samples as the network saw
     them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target"), and the cosines
     of each encoder's uni-modal and fused gradients are taken on up to 256 of the former ("<modality> gradient cosine";
-    see `diagnosis.gradient_cosines`)."""
+    see `diagnosis.gradient_cosines`). `keep_scores` keeps every training sample's scores by epoch."""
     train, validation, source_test, target = run.protocol(splits)
     method, config = _set_up(run, splits, config, encoder)
     some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
     batch = train.subset(some[:256]).whole()
 
-    def cosines(method: Method) -> dict[str, float]:
+    kept: list[Tensor] = []
+
+    def measure(method: Method) -> dict[str, float]:
+        if keep_scores:
+            kept.append(sample_scores(method.model, train).half().cpu())
         found = gradient_cosines(method.model, move(batch, next(method.parameters()).device))
         return {f"{name} gradient cosine": value for name, value in found.items()}
 
@@ -91,7 +107,7 @@ def train_run(run: Run, splits: Splits, config: TrainingConfig, *, encoder: str 
         validation,
         config,
         monitors={"seen": train.subset(some), "target": target},
-        measure=cosines,
+        measure=measure,
         augmentations=splits.augmentations,
         progress=False,
     )
@@ -99,7 +115,7 @@ def train_run(run: Run, splits: Splits, config: TrainingConfig, *, encoder: str 
     selected = history.rows[history.selected_epoch - 1]
     scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
     predictor, network = (part.cpu().requires_grad_(True) for part in (method.predictor, method.model))
-    return Trained(run, predictor, network, history, scores)
+    return Trained(run, predictor, network, history, scores, sample_scores=torch.stack(kept) if keep_scores else None)
 
 
 def _set_up(run: Run, splits: Splits, config: TrainingConfig, encoder: str) -> tuple[Method, TrainingConfig]:
@@ -121,6 +137,7 @@ def train_runs(
     encoder: str = "small",
     jobs: int | None = None,
     cached: bool = True,
+    keep_scores: bool = False,
 ) -> list[Trained]:
     """Train many runs; on a CPU in `jobs` processes (default: one per core), on a GPU one after the other.
 
@@ -129,7 +146,7 @@ def train_runs(
     (`$MMLIB_CACHE/runs`) unless `cached` is False; a line says how many were.
     """
     on_cpu = resolve_device(config.device).type == "cpu"
-    paths = _cache_paths(runs, splits, config, encoder)
+    paths = _cache_paths(runs, splits, config, encoder, keep_scores)
     found = {run: _load(run, path, splits, encoder) for run, path in paths.items() if cached and path.exists()}
     missing = [run for run in paths if run not in found]
 
@@ -138,7 +155,7 @@ def train_runs(
         if on_cpu:
             torch.set_num_threads(1)
         try:
-            trained = train_run(run, splits, config, encoder=encoder)
+            trained = train_run(run, splits, config, encoder=encoder, keep_scores=keep_scores)
         finally:
             torch.set_num_threads(threads)
         if cached:
@@ -153,11 +170,21 @@ def train_runs(
     return [found[run] for run in runs]
 
 
-def _cache_paths(runs: Sequence[Run], splits: Splits, config: TrainingConfig, encoder: str) -> dict[Run, Path]:
+def _cache_paths(
+    runs: Sequence[Run], splits: Splits, config: TrainingConfig, encoder: str, keep_scores: bool
+) -> dict[Run, Path]:
     """Where each run's result is kept: a name made of everything that decides it."""
     data = [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")]
     augmented = sorted((name, spelled(function)) for name, function in splits.augmentations.items())
-    shared = (data, augmented, splits.target_parts, encoder, torch.__version__, resolve_device(config.device).type)
+    shared = (
+        data,
+        augmented,
+        splits.target_parts,
+        encoder,
+        keep_scores,
+        torch.__version__,
+        resolve_device(config.device).type,
+    )
     paths = {}
     for run in runs:
         method, own_config = _set_up(run, splits, config, encoder)
@@ -168,7 +195,17 @@ def _cache_paths(runs: Sequence[Run], splits: Splits, config: TrainingConfig, en
     return paths
 
 
-_CODE_OF_ALL = ("seeding", "data.dataset", "data.transforms", "models", "losses", "averaging", "training", "diagnosis")
+_CODE_OF_ALL = (
+    "seeding",
+    "data.dataset",
+    "data.transforms",
+    "models",
+    "losses",
+    "averaging",
+    "mixture",
+    "training",
+    "diagnosis",
+)
 
 
 def _code_of(method: Method) -> list[ModuleType]:
@@ -186,6 +223,7 @@ def _keep(trained: Trained, path: Path) -> None:
         "rows": trained.history.rows,
         "selected epoch": trained.history.selected_epoch,
         "scores": trained.scores,
+        "sample scores": trained.sample_scores,
     }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
@@ -199,7 +237,7 @@ def _load(run: Run, path: Path, splits: Splits, encoder: str) -> Trained:
         for network, name in zip(networks, ("predictor", "network"), strict=True):
             network.load_state_dict(state[name])
         history = History(state["rows"], state["selected epoch"])
-        return Trained(run, *networks, history, state["scores"], loaded=True)
+        return Trained(run, *networks, history, state["scores"], True, state["sample scores"])
     except Exception as error:
         raise ValueError(f"{path} is damaged. Delete it and run again.") from error
 

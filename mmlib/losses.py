@@ -80,7 +80,33 @@ def distillation(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-# Terms of the rivals (A6)
+# Modality gap (B1, B3)
+
+
+def true_class_scores(unimodal_logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """p_k,i = σ(z_k,i)_{y_i}, (M, B): each modality's softmax score of the correct class."""
+    logits = torch.stack(list(unimodal_logits.values()))
+    return logits.softmax(-1).gather(-1, labels.expand(len(logits), -1)[..., None]).squeeze(-1)
+
+
+def modality_gap(scores: Tensor) -> Tensor:
+    """g_i = max_k p_k,i − min_k p_k,i, (M, B) → (B,); of two modalities |p_a,i − p_b,i|."""
+    return scores.amax(0) - scores.amin(0)
+
+
+def gap_penalty(scores: Tensor) -> Tensor:
+    """G_i = sg(max_k p_k,i) − min_k p_k,i ≥ 0, (M, B) → (B,): closes the gap from below; the dominant modality, a
+    constant here, is not pulled down."""
+    return scores.amax(0).detach() - scores.amin(0)
+
+
+def shift_penalty(gaps: Tensor, balanced_mean: Tensor, imbalanced_mean: Tensor) -> Tensor:
+    """S_i = ½ ((g_i − μ_bal)_+ / (μ_imb − μ_bal))², (B,) → (B,): 0 up to the balanced mean, ½ at the imbalanced one.
+    Their distance is the unit, not σ_bal, which may be tiny. [kit]"""
+    return 0.5 * ((gaps - balanced_mean).clamp(min=0) / (imbalanced_mean - balanced_mean)).square()
+
+
+# Terms of MBCD's rivals (A6)
 
 
 def norm_imbalance(embeddings: Sequence[Tensor]) -> Tensor:

@@ -151,20 +151,22 @@ def _train_epoch(
     Everything random is seeded by (seed, epoch): nothing else has to be stored to resume. Nothing in the loop waits for
     the device; the sums are read once at the end.
     """
+    rows = method.on_epoch_start(epoch, train)
     method.train()
     shuffling = torch_generator("shuffle", config.seed, epoch)
     augmenting = torch_generator("augment", config.seed, epoch, device=device)
     sums: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed_for("dropout", config.seed, epoch))
-        for batch in train.batches(config.batch_size, shuffling, device):
+        for batch in train.batches(config.batch_size, shuffling, device, rows):
             if augmentations:
                 batch = augment(batch, augmentations, augmenting)
             losses = _step(method, batch, optimiser, config)
             seen = {f"train {name} loss": loss.detach() for name, loss in losses.items()}
             for name, value in (seen | method.watched).items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.labels)
-    return {name: float(total) / len(train) for name, total in sums.items()}
+    count = len(train) if rows is None else len(rows)
+    return {name: float(total) / count for name, total in sums.items()}
 
 
 def _step(method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig) -> dict[str, Tensor]:
@@ -172,7 +174,7 @@ def _step(method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config
     with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         losses = method.step_losses(batch)
     optimiser.zero_grad(set_to_none=True)
-    sum(losses.values()).backward()
+    method.backward(losses)
     optimiser.step()
     method.after_step()
     return losses

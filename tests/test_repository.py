@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"seeding", "published"},
     {"data", "models", "losses"},
-    {"averaging"},
+    {"averaging", "mixture"},
     {"methods"},
     {"training"},
     {"flatness", "diagnosis", "experiments"},

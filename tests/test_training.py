@@ -15,6 +15,7 @@ AUGMENTATIONS = {"left": random_shift}
 
 
 def make(name, head="mlp"):
+    head = "linear" if name in ("ogm-ge", "agm") else head  # those two split the fused logits
     return methods.build(name, build_classifier({"left": (1, 8, 8), "right": (1, 8, 8)}, 3, 0, fused_head=head))
 
 

@@ -171,15 +171,18 @@ class MultimodalDataset:
         batch_size: int,
         generator: torch.Generator | None = None,
         device: str | torch.device | None = None,
+        rows: Tensor | None = None,
     ) -> Iterator[Batch]:
-        """All samples once, in order or shuffled by the generator, without worker processes.
+        """All samples once, or these `rows`, in order or shuffled by the generator, without worker processes.
 
         The permutation is drawn on the CPU, so that it is the same on every device. Memory-mapped data is
         gathered batch by batch and copied to `device`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        order = torch.arange(len(self)) if rows is None else rows.cpu()
+        if generator is not None:
+            order = order[torch.randperm(len(order), generator=generator)]
         for indices in order.to(self.device).split(batch_size):
             batch = Batch(
                 {name: tensor[indices] for name, tensor in self.inputs.items()},
@@ -201,6 +204,12 @@ class MultimodalDataset:
             domains=function(self.domains),
             truth={name: function(tensor) for name, tensor in self.truth.items()},
         )
+
+
+def draw_evenly(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` members of the pool in random order; none is drawn twice before all are drawn once."""
+    rounds = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(-(-count // len(pool)))]
+    return torch.cat(rounds)[:count]
 
 
 def move(batch: Batch, device: str | torch.device) -> Batch:
@@ -259,6 +268,10 @@ class Splits:
         if len(sources) == len(self.train.domain_names):
             self.train.domain_index(target)  # raises, naming the domains there are
         return self._protocol(sources, target)
+
+    def pooled(self) -> "DomainProtocol":
+        """Train, validate and test on all domains; the target is the test part."""
+        return DomainProtocol(self.train, self.validation, self.test, self.test)
 
     def single_source(self, source: str, target: str) -> "DomainProtocol":
         """Train, validate and test on one domain, then test on another."""

@@ -56,6 +56,14 @@ class Dials:
         return dataset
 
 
+def degraded_samples(dataset: MultimodalDataset) -> Tensor:
+    """Which samples were degraded in any modality, (N,) booleans. A ValueError where the data does not know."""
+    severities = [values for name, values in dataset.truth.items() if name.startswith("degraded_")]
+    if not severities:
+        raise ValueError("This data has no ground truth: no field degraded_…. Load it with degraded_audio=0.2, say.")
+    return (torch.stack(severities) > 0).any(0)
+
+
 def degrade(
     dataset: MultimodalDataset, modality: str, kind: str, share: float, generator: torch.Generator
 ) -> MultimodalDataset:

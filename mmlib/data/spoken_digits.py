@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mmlib.data import degradation, speech
 from mmlib.data.cache import tensors
-from mmlib.data.dataset import MultimodalDataset, Splits
+from mmlib.data.dataset import MultimodalDataset, Splits, draw_evenly
 from mmlib.data.transforms import LogMel, ScaleImages, random_shift, shift_and_spec_augment
 from mmlib.seeding import torch_generator
 
@@ -114,12 +114,6 @@ def _draw_handwriting(part: int, labels: Tensor, digits: Tensor, generator: torc
         pool = pool[round(first * len(pool)) : round(last * len(pool))]
         drawn[rows] = draw_evenly(pool, int(rows.sum()), generator)
     return drawn
-
-
-def draw_evenly(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` members of the pool in random order; none is drawn twice before all are drawn once."""
-    rounds = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(-(-count // len(pool)))]
-    return torch.cat(rounds)[:count]
 
 
 def _strokes(images: Tensor, generator: torch.Generator) -> Tensor:

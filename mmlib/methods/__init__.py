@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from mmlib.methods.balancing import AGM, MBSD, OGMGE, PMR, MMPareto
 from mmlib.methods.base import Method
 from mmlib.methods.cmrf import CMRF
 from mmlib.methods.erm import ERM, MultiLoss
+from mmlib.methods.gmm_adaptive import GMMAdaptive, Purified
 from mmlib.methods.mbcd import MBCD
 from mmlib.methods.moosa import MOOSA
 from mmlib.methods.rna_net import RNANet
@@ -50,6 +52,13 @@ METHODS: dict[str, Callable[..., Method]] = {
     "sim-mmdg": SimMMDG,
     "moosa": MOOSA,
     "cmrf": CMRF,
+    "ogm-ge": OGMGE,
+    "agm": AGM,
+    "mmpareto": MMPareto,
+    "pmr": PMR,
+    "mbsd": MBSD,
+    "gmm-adaptive": GMMAdaptive,
+    "purified": Purified,
     "mbcd": MBCD,
     **{f"mbcd: {row}": partial(MBCD, **options) for row, options in ABLATION.items()},
 }
@@ -66,6 +75,12 @@ _OWN: dict[str, tuple[str, tuple[float, float]]] = {
     "moosa": ("contrast", (0.3, 3.0)),
     "cmrf": ("distilled", (0.3, 3.0)),
     "mbcd": ("look_ahead", (1e-2, 1e-1)),
+    "ogm-ge": ("strength", (0.1, 0.5)),
+    "agm": ("strength", (0.3, 1.0)),
+    "mmpareto": ("scale", (1.0, 1.5)),
+    "pmr": ("strength", (0.3, 1.0)),
+    "mbsd": ("weight", (0.3, 1.0)),
+    "gmm-adaptive": ("warm_up", (4, 8)),
 }
 GRIDS: dict[str, list[tuple[tuple[str, float], ...]]] = {
     method: [(("learning_rate", rate), (name, value)) for rate in (1e-3, 3e-3) for value in values]
@@ -87,17 +102,24 @@ def build(name: str, model: MultimodalClassifier, seed: int = 0, **options: Any)
 
 __all__ = [
     "ABLATION",
+    "AGM",
     "CMRF",
     "EMA",
     "ERM",
     "GRIDS",
     "MBCD",
+    "MBSD",
     "METHODS",
     "MOOSA",
+    "OGMGE",
+    "PMR",
     "SWA",
     "SWAD",
+    "GMMAdaptive",
+    "MMPareto",
     "Method",
     "MultiLoss",
+    "Purified",
     "RNANet",
     "SimMMDG",
     "build",

@@ -11,7 +11,7 @@ from mmlib.models.classifier import MultimodalClassifier
 class Method(nn.Module):
     """Base of all methods. A subclass says how a batch becomes losses; everything else has a default.
 
-    `state_dict` holds all tensors, `counters` the plain numbers, that a checkpoint needs to go on.
+    `state_dict` holds the tensors of fixed shape, `counters` whatever else a checkpoint needs to go on.
     """
 
     # "best": the epoch with the best source validation accuracy is kept; "last": the final predictor is.
@@ -35,6 +35,16 @@ class Method(nn.Module):
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
         """Before the first step of a run, and again when one is resumed."""
 
+    def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
+        """Before each epoch, counted from 1, with the training data as it is, without augmentation.
+
+        Returns the rows to train on in this epoch, (n,) int64, repeated at will; None: all of them once.
+        """
+
+    def backward(self, losses: dict[str, Tensor]) -> None:
+        """Fill the gradients from a step's losses."""
+        sum(losses.values()).backward()
+
     def after_step(self) -> None:
         """After every optimiser step."""
 
@@ -45,7 +55,7 @@ class Method(nn.Module):
         """After the last epoch."""
 
     def counters(self) -> dict[str, Any]:
-        """Plain numbers beside the tensors of `state_dict`."""
+        """Plain values, and tensors whose shape depends on the data, beside those of `state_dict`."""
         return {}
 
     def load_counters(self, counters: dict[str, Any]) -> None:

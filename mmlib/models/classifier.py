@@ -72,6 +72,17 @@ class MultimodalClassifier(nn.Module):
         """z_k (batch, classes) from h_k."""
         return {name: self.unimodal_heads[name](feature) for name, feature in features.items()}
 
+    def split_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each modality's part of the fused logits, W_k h_k + b/M (batch, classes); they sum to z_mm.
+
+        Only where features are concatenated and the fused head is linear; a ValueError otherwise."""
+        if self.fusion != "concat" or not isinstance(self.fused_head, nn.Linear):
+            raise ValueError("The fused logits split by modality only with fusion='concat' and fused_head='linear'.")
+        sizes = [features[name].shape[-1] for name in self.modalities]
+        weights = self.fused_head.weight.split(sizes, 1)
+        bias = self.fused_head.bias / len(sizes)
+        return {name: features[name] @ weight.T + bias for name, weight in zip(self.modalities, weights, strict=True)}
+
     def fuse(self, features: Mapping[str, Tensor], keep: Tensor | None = None) -> Tensor:
         """Fused logits (batch, classes) from features, with lost modalities as in `forward`."""
         parts = [features[name] for name in self.modalities]

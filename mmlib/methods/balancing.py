@@ -1,0 +1,223 @@
+"""Rivals that balance the modalities' learning: OGM-GE, AGM, MMPareto, PMR, MBSD (methods.md B6).
+
+Those without uni-modal losses read each modality's part of the fused logits (`MultimodalClassifier.split_logits`).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmlib.data.dataset import Batch, MultimodalDataset
+from mmlib.losses import fused_cross_entropy, modality_gap, true_class_scores, unimodal_cross_entropies
+from mmlib.methods.base import Method
+from mmlib.methods.erm import MultiLoss
+from mmlib.models import MultimodalClassifier
+
+
+def ratios_to_others(values: Tensor) -> Tensor:
+    """Each modality's value over the mean of the others', (M,)."""
+    return values / ((values.sum() - values) / (len(values) - 1))
+
+
+class Modulated(Method):
+    """The fused loss alone; after the backward pass each encoder's gradient is scaled by its coefficient."""
+
+    def __init__(self, model: MultimodalClassifier, strength: float) -> None:
+        super().__init__(model)
+        if len(model.modalities) < 2:
+            raise ValueError(f"{type(self).__name__} needs at least two modalities, not {model.modalities}.")
+        self.strength = strength
+        self._coefficients = torch.ones(len(model.modalities))
+
+    def coefficients(self, scores: Tensor) -> Tensor:
+        """(M,) from the scores of the true class p_k,i (M, B)."""
+        raise NotImplementedError
+
+    def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        outputs = self.model(batch.inputs)
+        with torch.no_grad():
+            scores = true_class_scores(self.model.split_logits(outputs.features), batch.labels)
+            self._coefficients = self.coefficients(scores)
+        for name, value in zip(self.model.modalities, self._coefficients, strict=True):
+            self.watched[f"{name} coefficient"] = value
+        return {"fused": fused_cross_entropy(outputs.fused_logits, batch.labels)}
+
+    def backward(self, losses: dict[str, Tensor]) -> None:
+        super().backward(losses)
+        for name, coefficient in zip(self.model.modalities, self._coefficients, strict=True):
+            for parameter in self.model.encoders[name].parameters():
+                if parameter.grad is not None:
+                    self.modulate(parameter.grad, coefficient)
+
+    def modulate(self, gradient: Tensor, coefficient: Tensor) -> None:
+        gradient.mul_(coefficient)
+
+
+class OGMGE(Modulated):
+    """On-the-fly gradient modulation with generalisation enhancement (Peng et al. 2022).
+
+    ρ_k = Σ_i p_k,i / mean of the others'; where ρ_k > 1, the gradients of encoder k's convolutions are scaled by
+    1 − tanh(α ρ_k); all convolutions' gradients get Gaussian noise of their own standard deviation (GE), unless
+    `noise` is False.
+    """
+
+    def __init__(self, model: MultimodalClassifier, strength: float = 0.3, noise: bool = True) -> None:
+        super().__init__(model, strength)
+        self.noise = noise
+
+    def coefficients(self, scores: Tensor) -> Tensor:
+        ratio = ratios_to_others(scores.sum(1))
+        return torch.where(ratio > 1, 1 - (self.strength * ratio).tanh(), 1.0)
+
+    def modulate(self, gradient: Tensor, coefficient: Tensor) -> None:
+        if gradient.ndim < 4:
+            return
+        noise = gradient.std() * torch.randn_like(gradient) if self.noise else 0.0
+        gradient.mul_(coefficient).add_(noise)
+
+
+class AGM(Modulated):
+    """Adaptive gradient modulation (Li et al. 2023): gradients × exp(α · min(r̂_k − r_k, 7)).
+
+    s_k: mean log score of the true class; r_k = exp(s_k − mean of the others'); r̂_k: the same of the running means of
+    s_k over all steps so far. A modality ahead of its usual lead is slowed, one behind it is hastened.
+    """
+
+    def __init__(self, model: MultimodalClassifier, strength: float = 1.0) -> None:
+        super().__init__(model, strength)
+        self.register_buffer("running", torch.zeros(len(model.modalities)))
+        self.step = 0
+
+    def coefficients(self, scores: Tensor) -> Tensor:
+        score = scores.clamp(min=1e-8).log().mean(1)
+        self.step += 1
+        self.running.lerp_(score, 1 / self.step)
+        lead, usual = (self._leads(values) for values in (score, self.running))
+        return (self.strength * (usual - lead).clamp(max=7)).exp()
+
+    @staticmethod
+    def _leads(score: Tensor) -> Tensor:
+        return (score - (score.sum() - score) / (len(score) - 1)).exp()
+
+    def counters(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        self.step = counters["step"]
+
+
+class MMPareto(MultiLoss):
+    """MMPareto (Wei and Hu 2024): multi-loss, but each encoder's fused and uni-modal gradients are joined by direction.
+
+    Where they agree (cosine > 0) they are added; where they conflict, they get the weights of the shortest convex
+    combination (times two, so that equal weights are the sum again). The result is scaled by `scale`.
+    """
+
+    def __init__(self, model: MultimodalClassifier, scale: float = 1.5) -> None:
+        super().__init__(model)
+        self.scale = scale
+
+    def backward(self, losses: dict[str, Tensor]) -> None:
+        """Two gradients of every weight, never added up in one tensor: their cosine would always be 1. The sum of the
+        uni-modal losses gives each encoder its own loss's gradient."""
+        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        own_loss = sum(losses[name] for name in self.model.modalities)
+        fused, own = (
+            dict(zip(weights, torch.autograd.grad(loss, weights, retain_graph=keep, allow_unused=True), strict=True))
+            for loss, keep in ((losses["fused"], True), (own_loss, False))
+        )
+        for weight in weights:
+            parts = [gradient[weight] for gradient in (fused, own) if gradient[weight] is not None]
+            weight.grad = sum(parts)
+        for name in self.model.modalities:
+            encoder = [weight for weight in self.model.encoders[name].parameters() if weight.requires_grad]
+            share = fused_share([fused[weight] for weight in encoder], [own[weight] for weight in encoder])
+            self.watched[f"{name} fused share"] = share
+            for weight in encoder:
+                weight.grad = 2 * self.scale * (share * fused[weight] + (1 - share) * own[weight])
+
+
+def fused_share(fused: list[Tensor], own: list[Tensor]) -> Tensor:
+    """The fused gradient's weight w in w·g_mm + (1 − w)·g_k: one half where cos(g_mm, g_k) > 0; else that of the point
+    of least norm, (g_k − g_mm)·g_k / ‖g_mm − g_k‖², which lies in (0, 1)."""
+    one, two = (torch.cat([part.flatten() for part in parts]) for parts in (fused, own))
+    product = one @ two
+    least = (two @ two - product) / (one - two).square().sum().clamp(min=1e-30)
+    return torch.where(product > 0, 0.5, least.clamp(0, 1))
+
+
+class PMR(Method):
+    """Prototypical modality rebalance (Fan et al. 2023): L = CE(z_mm, y) + α Σ_k β_k · PCE_k.
+
+    PCE_k is the cross-entropy of −‖h_k − c_k,j‖ over the classes' prototypes c_k,j: the mean features of the training
+    set at the start of the epoch, in eval mode. β_k = min(max(ρ_k − 1, 0), 1) with ρ_k the others' mean prototype score
+    of the true class over the own one: only slower modalities are hastened. The entropy term for the faster one in the
+    first epochs is left out. [kit]
+    """
+
+    def __init__(self, model: MultimodalClassifier, strength: float = 1.0) -> None:
+        super().__init__(model)
+        self.strength = strength
+        classes = model.unimodal_heads[model.modalities[0]].out_features
+        for name in model.modalities:
+            self.register_buffer(f"prototypes_{name}", torch.zeros(classes, model.encoders[name].features))
+
+    @torch.no_grad()
+    def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        sums = {name: torch.zeros_like(self._prototypes(name)) for name in self.model.modalities}
+        for batch in train.batches(512, device=device):
+            for name, feature in self.model(batch.inputs).features.items():
+                sums[name].index_add_(0, batch.labels, feature)
+        classes = len(next(iter(sums.values())))
+        counts = torch.bincount(train.labels, minlength=classes).clamp(min=1).to(device)
+        for name, total in sums.items():
+            self._prototypes(name).copy_(total / counts[:, None])
+
+    def _prototypes(self, name: str) -> Tensor:
+        return getattr(self, f"prototypes_{name}")
+
+    def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        outputs = self.model(batch.inputs)
+        logits = {name: -torch.cdist(h, self._prototypes(name)) for name, h in outputs.features.items()}
+        with torch.no_grad():
+            scores = true_class_scores(logits, batch.labels).sum(1)
+            slowness = (1 / ratios_to_others(scores) - 1).clamp(0, 1)
+        losses = {"fused": fused_cross_entropy(outputs.fused_logits, batch.labels)}
+        own = unimodal_cross_entropies(logits, batch.labels)
+        for (name, loss), weight in zip(own.items(), slowness, strict=True):
+            losses[f"{name} prototypes"] = self.strength * weight * loss
+            self.watched[f"{name} slowness"] = weight
+        return losses
+
+
+class MBSD(MultiLoss):
+    """Balanced self-distillation: multi-loss + λ mean_i [1(any right) · g_i · KL(σ(z_dom,i) ‖ σ(z_weak,i))].
+
+    Each sample's modality with the higher score of the true class teaches the one with the lowest, the more the
+    further they are apart (g_i, the gap), and only where at least one modality is right. [kit]
+    """
+
+    def __init__(self, model: MultimodalClassifier, weight: float = 1.0) -> None:
+        super().__init__(model)
+        self.weight = weight
+
+    def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        outputs = self.model(batch.inputs)
+        logits = torch.stack(list(outputs.unimodal_logits.values())).log_softmax(-1)  # (M, B, C)
+        with torch.no_grad():
+            scores = true_class_scores(outputs.unimodal_logits, batch.labels)
+            known = (logits.argmax(-1) == batch.labels).any(0)
+            rows = torch.arange(len(batch.labels), device=batch.labels.device)
+            teacher = logits[scores.argmax(0), rows]
+            weights = modality_gap(scores) * known
+        student = logits[scores.argmin(0), rows]
+        divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+        return {
+            "fused": fused_cross_entropy(outputs.fused_logits, batch.labels),
+            **unimodal_cross_entropies(outputs.unimodal_logits, batch.labels),
+            "alignment": self.weight * (weights * divergence).mean(),
+        }

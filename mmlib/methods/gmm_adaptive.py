@@ -1,0 +1,199 @@
+"""Modality gap and Gaussian mixture (arXiv 2510.21797): an adaptive loss after a warm-up, and purification."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmlib.data.dataset import Batch, MultimodalDataset, draw_evenly
+from mmlib.data.degradation import degraded_samples
+from mmlib.losses import fused_cross_entropy, gap_penalty, modality_gap, shift_penalty, true_class_scores
+from mmlib.methods.erm import MultiLoss
+from mmlib.mixture import Inseparable, Mixture, gap_has_peaked, sample_scores, separate
+from mmlib.models import MultimodalClassifier
+from mmlib.seeding import torch_generator
+
+
+class GapMixture(MultiLoss):
+    """Stage 1 of both methods: multi-loss, and before each epoch every training sample's scores p_k,i in eval mode.
+
+    A sample's scores are averaged over epochs, the past with the weight `smoothing`: one network's scores are noisy,
+    and what is memorised late counts less. [kit] After `warm_up` epochs the gaps get their mixture; "auto": once their
+    mean has passed its peak (`mixture.gap_has_peaked`).
+    """
+
+    def __init__(self, model: MultimodalClassifier, warm_up: int | str = 4, smoothing: float = 0.7) -> None:
+        super().__init__(model)
+        if len(model.modalities) < 2:
+            raise ValueError(f"A modality gap needs at least two modalities; this model reads {model.modalities}.")
+        epochs = isinstance(warm_up, int) and warm_up >= 1
+        self.require("warm_up", warm_up, epochs or warm_up == "auto", 'a number of epochs of at least 1, or "auto"')
+        self.require("smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
+        self.warm_up, self.smoothing = warm_up, smoothing
+        self.scores: Tensor | None = None  # (M, N), averaged over epochs
+        self.mean_gaps: list[float] = []  # by epoch of the warm-up
+        self.warm = False  # whether the warm-up is over
+
+    @classmethod
+    def require(cls, name: str, value: object, right: bool, expected: str) -> None:
+        if not right:
+            raise ValueError(f"{cls.__name__}: {name} must be {expected}, not {value!r}.")
+
+    def observe(self, epoch: int, train: MultimodalDataset) -> None:
+        """Before an epoch: take the scores in, and see whether the warm-up is over."""
+        if epoch == 1:
+            return  # an untrained network has nothing to say
+        scores = sample_scores(self.model, train)
+        self.scores = scores if self.scores is None else torch.lerp(scores, self.scores.to(scores), self.smoothing)
+        self.watched["mean gap"] = gap = modality_gap(self.scores).mean()
+        if self.warm_up == "auto" and not self.warm:
+            self.mean_gaps.append(gap.item())
+            self.warm = gap_has_peaked(self.mean_gaps)
+        elif self.warm_up != "auto":
+            self.warm = epoch > self.warm_up
+
+    def posterior(self) -> tuple[Tensor, Mixture | None]:
+        """q_i = P(imbalanced | g_i), (N,) float32, and the mixture it comes from.
+
+        Where one component is enough, or nothing can be fitted (all gaps equal, a handful of samples), no sample counts
+        as imbalanced: zeros and None. Scores that are NaN raise a ValueError.
+        """
+        gaps = modality_gap(self.scores)
+        try:
+            separation = separate(gaps)
+        except Inseparable:
+            return torch.zeros_like(gaps), None
+        self.watched["bic gain"], self.watched["bimodality"] = separation.bic_gain, separation.bimodality
+        if not separation.two_components:
+            return torch.zeros_like(gaps), None
+        return separation.mixture.posterior(gaps).float(), separation.mixture
+
+    def counters(self) -> dict[str, Any]:
+        return {"scores": self.scores, "mean gaps": self.mean_gaps, "warm": self.warm}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        self.scores, self.mean_gaps, self.warm = (counters[name] for name in ("scores", "mean gaps", "warm"))
+
+
+class GMMAdaptive(GapMixture):
+    """After the warm-up the mixture is fitted anew before every epoch, and each sample is taught by its posterior q_i:
+
+    L_i = CE(z̃_mm,i) + Σ_k (1 − η q_i [k weak]) CE_k,i + λ_gap (1 + κ q_i) G_i + λ_shift q_i S_i        q_i constant
+
+    The weak modality of a sample is the one with the lowest score of the true class. The paper's four properties, each
+    with its own switch (0 turns it off); the forms are this kit's reading, for the paper's are not public to us. [kit]
+
+    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality sits out with probability η q_i, and
+      its own cross-entropy, which would go on pulling at a sample that it cannot solve, weighs 1 − η q_i.
+    * `gap` λ_gap minimises the overall gap: G_i = sg(p_dom,i) − p_weak,i. Its gradient vanishes where p_weak,i is near
+      0: what is hopeless is left alone.
+    * `alignment` κ makes that penalty stronger on imbalanced samples.
+    * `shift` λ_shift moves the imbalanced distribution towards the balanced one:
+      S_i = ½ ((G_i − μ_bal)_+ / (μ_imb − μ_bal))².
+    """
+
+    def __init__(
+        self,
+        model: MultimodalClassifier,
+        warm_up: int | str = 4,
+        smoothing: float = 0.7,
+        fusion: float = 1.0,
+        gap: float = 0.5,
+        alignment: float = 1.0,
+        shift: float = 0.1,
+    ) -> None:
+        super().__init__(model, warm_up, smoothing)
+        self.require("fusion", fusion, 0 <= fusion <= 1, "in [0, 1]")
+        for name, weight in {"gap": gap, "alignment": alignment, "shift": shift}.items():
+            self.require(name, weight, weight >= 0, "at least 0")
+        self.fusion, self.gap, self.alignment, self.shift = fusion, gap, alignment, shift
+        self.imbalance: Tensor | None = None  # q, (N,); None during the warm-up
+        self.mixture: Mixture | None = None
+
+    def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
+        self.observe(epoch, train)
+        if self.warm:
+            self.imbalance, self.mixture = self.posterior()
+            self.watched["mean posterior"] = self.imbalance.mean()
+
+    def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        if self.imbalance is None:
+            return super().step_losses(batch)
+        outputs = self.model(batch.inputs)
+        imbalance = self.imbalance[batch.indices]
+        weakest = self.scores[:, batch.indices].argmin(0)
+        sits_out = functional.one_hot(weakest, len(self.scores)) * (self.fusion * imbalance)[:, None]  # (B, M)
+        keep = (torch.rand_like(sits_out) >= sits_out).to(sits_out)
+        losses = {"fused": fused_cross_entropy(self.model.fuse(outputs.features, keep), batch.labels)}
+        for name, logits, out in zip(self.model.modalities, outputs.unimodal_logits.values(), sits_out.T, strict=True):
+            losses[name] = ((1 - out) * functional.cross_entropy(logits, batch.labels, reduction="none")).mean()
+        penalty = gap_penalty(true_class_scores(outputs.unimodal_logits, batch.labels))
+        self.watched["gap"] = penalty.detach().mean()
+        losses["gap"] = self.gap * ((1 + self.alignment * imbalance) * penalty).mean()
+        if self.mixture is not None:
+            moved = shift_penalty(penalty, *self.mixture.means.float())
+            losses["shift"] = self.shift * (imbalance * moved).mean()
+        return losses
+
+
+class Purified(GapMixture):
+    """Data purification: after the warm-up, go on with the plain multi-loss on the samples with q_i < `threshold`.
+
+    The mixture is fitted once, at the end of the warm-up. Every later epoch has as many steps as before: the kept
+    samples are drawn evenly, each again only when all were drawn. `keep` says which they are; controls of one seed
+    share their warm-up to the last bit:
+
+    * "balanced": those with q_i below the threshold;
+    * "random": equally many at random;
+    * "all": the whole training set;
+    * "clean": those that were not degraded, for data that knows it (truth fields `degraded_…`): a filter that sees all.
+    """
+
+    KEEP = ("balanced", "random", "all", "clean")
+
+    def __init__(
+        self,
+        model: MultimodalClassifier,
+        warm_up: int | str = 4,
+        smoothing: float = 0.7,
+        threshold: float = 0.5,
+        keep: str = "balanced",
+    ) -> None:
+        super().__init__(model, warm_up, smoothing)
+        self.require("threshold", threshold, 0 < threshold <= 1, "in (0, 1]")
+        self.require("keep", keep, keep in self.KEEP, "one of " + ", ".join(self.KEEP))
+        self.threshold, self.keep = threshold, keep
+        self.draw = int(torch.randint(2**31, ()))  # `methods.build` seeds it
+        self.kept: Tensor | None = None
+
+    def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
+        if self.kept is None:
+            self.observe(epoch, train)
+            if not self.warm:
+                return None
+            self.kept = self._chosen(train)
+        self.watched["kept share"] = torch.tensor(len(self.kept) / len(train))
+        return draw_evenly(self.kept, len(train), torch_generator("purified", self.draw, epoch))
+
+    def _chosen(self, train: MultimodalDataset) -> Tensor:
+        """Rows of the training set, on the CPU."""
+        if self.keep == "all":
+            return torch.arange(len(train))
+        if self.keep == "clean":
+            rows = (~degraded_samples(train)).nonzero().squeeze(1).cpu()
+        else:
+            rows = (self.posterior()[0] < self.threshold).nonzero().squeeze(1).cpu()
+        if len(rows) == 0:
+            raise ValueError(f"No sample is kept below threshold {self.threshold}; raise it, or warm up for longer.")
+        if self.keep == "random":
+            generator = torch_generator("purified at random", self.draw)
+            rows = torch.randperm(len(train), generator=generator)[: len(rows)].sort().values
+        return rows
+
+    def counters(self) -> dict[str, Any]:
+        return super().counters() | {"kept": self.kept}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        super().load_counters(counters)
+        self.kept = counters["kept"]
