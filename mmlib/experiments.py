@@ -176,15 +176,8 @@ def _cache_paths(
     """Where each run's result is kept: a name made of everything that decides it."""
     data = [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")]
     augmented = sorted((name, spelled(function)) for name, function in splits.augmentations.items())
-    shared = (
-        data,
-        augmented,
-        splits.target_parts,
-        encoder,
-        keep_scores,
-        torch.__version__,
-        resolve_device(config.device).type,
-    )
+    kind = resolve_device(config.device).type
+    shared = (data, augmented, splits.target_parts, encoder, keep_scores, torch.__version__, kind)
     paths = {}
     for run in runs:
         method, own_config = _set_up(run, splits, config, encoder)
@@ -195,23 +188,13 @@ def _cache_paths(
     return paths
 
 
-_CODE_OF_ALL = (
-    "seeding",
-    "data.dataset",
-    "data.transforms",
-    "models",
-    "losses",
-    "averaging",
-    "mixture",
-    "training",
-    "diagnosis",
-)
+_CODE_OF_ALL = ("seeding", "data.dataset", "data.transforms", "models", "losses", "averaging", "mixture", "training")
 
 
 def _code_of(method: Method) -> list[ModuleType]:
     """The modules whose code decides what training this method gives: its own, and those that all methods share."""
     own = {kind.__module__ for part in method.modules() for kind in type(part).__mro__}
-    shared = (__name__, *(f"mmlib.{name}" for name in _CODE_OF_ALL))
+    shared = (__name__, "mmlib.diagnosis", *(f"mmlib.{name}" for name in _CODE_OF_ALL))
     names = {name for name in sys.modules if name.startswith(shared)} | {n for n in own if n.startswith("mmlib.")}
     return [sys.modules[name] for name in sorted(names)]
 

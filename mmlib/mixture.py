@@ -30,6 +30,15 @@ def sample_scores(network: nn.Module, dataset: MultimodalDataset, batch_size: in
     return torch.cat(scores, 1)
 
 
+def averaged_scores(scores: Tensor, smoothing: float = 0.7) -> Tensor:
+    """Scores by epoch (epochs, …) → their average up to each epoch, the past with the weight `smoothing`:
+    p̄_t = smoothing · p̄_{t−1} + (1 − smoothing) · p_t, starting with the first epoch's."""
+    averaged = [scores[0]]
+    for new in scores[1:]:
+        averaged.append(torch.lerp(new, averaged[-1], smoothing))
+    return torch.stack(averaged)
+
+
 def gap_has_peaked(mean_gaps: Sequence[float], patience: int = 2) -> bool:
     """The warm-up rule: the mean gap by epoch has had no new maximum for `patience` epochs.
 

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.experiments import Estimate, estimate
 from mmlib.flatness import Plane
+from mmlib.mixture import Mixture
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
@@ -67,6 +70,25 @@ def sample_grid(
                 if (domain, name) == rows[0]:
                     axis.set_title(dataset.class_names[wanted], fontsize=14)
             line[0].set_ylabel(f"{dataset.domain_names[domain]}\n{name}", fontsize=12)
+        return figure
+
+
+def samples(
+    dataset: MultimodalDataset, pictures: MultimodalDataset, rows: Sequence[int], captions: Sequence[str]
+) -> Figure:
+    """The samples at these rows side by side, a line per modality, each under its caption. `dataset` and `pictures` as
+    in `sample_grid`."""
+    with plt.rc_context(_STYLE):
+        size = (1.7 * len(rows), 1.7 * len(dataset.modalities) + 0.6)
+        figure, axes = plt.subplots(len(dataset.modalities), len(rows), figsize=size, squeeze=False)
+        for name, line in zip(dataset.modalities, axes, strict=True):
+            source = pictures if name == "image" else dataset
+            for axis, row in zip(line, rows, strict=True):
+                axis.set(xticks=[], yticks=[])
+                _draw_sample(axis, name, source.inputs[name][row].cpu().numpy())
+            line[0].set_ylabel(name, fontsize=13)
+        for axis, caption in zip(axes[0], captions, strict=True):
+            axis.set_title(caption, fontsize=12)
         return figure
 
 
@@ -178,6 +200,39 @@ def bars(
         axis.margins(y=0.12)
         if len(names) > 1:
             axis.legend(fontsize=12, loc="upper left", bbox_to_anchor=(1, 1))
+        return axis.figure
+
+
+def gap_histogram(
+    gaps: Mapping[str, Tensor],
+    mixture: Mixture,
+    threshold: float | None = None,
+    title: str = "",
+    axis: Axes | None = None,
+) -> Figure:
+    """Stacked histogram of the gaps of each named group of samples, the mixture's components on top, and where its
+    posterior of the imbalanced one crosses `threshold`."""
+    with plt.rc_context(_STYLE):
+        if axis is None:
+            _, axis = plt.subplots(figsize=(8.5, 4.8))
+        values = [part.cpu().double().numpy() for part in gaps.values()]
+        edges = np.linspace(0, 1, 41)
+        colours = ("#BBBBBB", COLOURS[1])[: len(values)]
+        bars = axis.hist(values, edges, stacked=True, color=colours, label=list(gaps), edgecolor="white")[2]
+        for number, group in enumerate(bars if len(values) > 1 else [bars]):
+            for patch in group:
+                patch.set_hatch(_HATCHES[number])
+        grid = torch.linspace(0, 1, 401, dtype=torch.float64)
+        scale = sum(map(len, values)) * (edges[1] - edges[0])
+        lines = mixture.densities(grid.to(mixture.means.device)).cpu().numpy() * scale
+        for number, line in enumerate(lines):
+            axis.plot(grid, line, color=(COLOURS[0], COLOURS[3], COLOURS[2])[number], linestyle=_STYLES[number])
+        if threshold is not None:
+            beyond = grid[mixture.posterior(grid.to(mixture.means.device)).cpu() > threshold]
+            if len(beyond):
+                axis.axvline(float(beyond[0]), color="black", linestyle=":")
+        axis.set(xlabel="modality gap", ylabel="samples", title=title)
+        axis.legend(fontsize=12)
         return axis.figure
 
 

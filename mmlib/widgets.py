@@ -4,7 +4,7 @@
 redraws through a display handle does neither.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -21,19 +21,30 @@ def slide(
 
     An exception in `draw` is raised where the slider is moved.
     """
-    slider = ipywidgets.SelectionSlider(
-        options=list(values),
-        value=start,
-        description=label,
-        continuous_update=False,
-        style={"description_width": "initial"},
-        layout={"width": "30em"},
-    )
+    return slide_several(draw, {label: values}, {label: start}, alt)[label]
+
+
+def slide_several(
+    draw: Callable[..., Figure], values: Mapping[str, Sequence[Any]], start: Mapping[str, Any], alt: str
+) -> dict[str, ipywidgets.SelectionSlider]:
+    """A slider for each label, in this order, with the figure `draw(*values)` below them all; see `slide`."""
+    sliders = {
+        label: ipywidgets.SelectionSlider(
+            options=list(options),
+            value=start[label],
+            description=label,
+            continuous_update=False,
+            style={"description_width": "initial"},
+            layout={"width": "30em"},
+        )
+        for label, options in values.items()
+    }
 
     def picture() -> Image:
-        return Image(png(draw(slider.value)), format="png", alt=alt)
+        return Image(png(draw(*(slider.value for slider in sliders.values()))), format="png", alt=alt)
 
-    display(slider)
+    display(*sliders.values())
     handle = display(picture(), display_id=True)
-    slider.observe(lambda _: handle.update(picture()), names="value")
-    return slider
+    for slider in sliders.values():
+        slider.observe(lambda _: handle.update(picture()), names="value")
+    return sliders

@@ -4,6 +4,7 @@ import torch
 
 from mmlib.data import MultimodalDataset, concatenate, load, with_shuffled_labels
 from mmlib.data.cache import atomic_path, load_arrays, save_arrays
+from mmlib.data.dataset import draw_evenly
 
 
 def test_from_arrays_accepts_numpy_and_names_everything():
@@ -47,6 +48,20 @@ def test_batches_are_shuffled_by_the_generator_alone_and_cover_everything(toy):
 
     assert torch.equal(order(1), order(1)) and not torch.equal(order(1), order(2))
     assert torch.equal(order(1).sort().values, torch.arange(len(toy)))
+
+
+def test_batches_of_chosen_rows_keep_their_indices(toy):
+    rows = torch.tensor([7, 7, 3, 100, 9])
+    batches = list(toy.batches(2, torch.Generator().manual_seed(0), rows=rows))
+    indices = torch.cat([batch.indices for batch in batches])
+    assert [len(batch.labels) for batch in batches] == [2, 2, 1]
+    assert torch.equal(indices.sort().values, rows.sort().values) and not torch.equal(indices, rows)
+    assert torch.equal(batches[0].inputs["left"], toy.inputs["left"][batches[0].indices])
+
+
+def test_even_draws_repeat_nothing_before_everything_was_drawn():
+    drawn = draw_evenly(torch.tensor([4, 5, 6]), 8, torch.Generator().manual_seed(0))
+    assert torch.bincount(drawn)[4:].sort().values.tolist() == [2, 3, 3]
 
 
 def test_split_is_disjoint_and_stratified_by_domain_and_class(toy):

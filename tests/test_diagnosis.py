@@ -168,3 +168,35 @@ def test_between_twins_no_imbalance_is_claimed(toy_splits):
     assert paired_difference(lost["one"], lost["two"]).above_zero is None
     values = {r.run.seed: diagnosis.modality_contributions(r.predictor, splits.test) for r in trained[-4:]}
     assert estimate([value["one"] - value["two"] for value in values.values()]).above_zero is None
+
+
+class TestAgainstTheTruth:
+    degraded = torch.tensor([True, True, False, False, False, False])
+
+    def test_separation_is_the_share_of_pairs_in_the_right_order(self):
+        score = torch.tensor([0.9, 0.3, 0.5, 0.1, 0.2, 0.0])
+        found = diagnosis.separation_scores(score, self.degraded)
+        assert found["AUC"] == pytest.approx(7 / 8)  # of the 2 × 4 pairs, only (0.3, 0.5) is wrong
+        assert found["average precision"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+        assert diagnosis.separation_scores(-score, self.degraded)["AUC"] == pytest.approx(1 / 8)
+        with pytest.raises(ValueError, match="both degraded and other samples"):
+            diagnosis.separation_scores(score, torch.ones(6, dtype=torch.bool))
+
+    def test_a_calibrated_posterior_has_no_error_and_an_overconfident_one_has(self):
+        generator = torch.Generator().manual_seed(0)
+        posterior = torch.rand(50_000, generator=generator)
+        degraded = torch.rand(50_000, generator=generator) < posterior
+        assert diagnosis.calibration_error(posterior, degraded) < 0.01
+        rows = diagnosis.calibration(posterior, degraded)
+        assert len(rows) == 10 and rows["share of samples"].sum() == pytest.approx(1)
+        assert rows["posterior"].to_numpy() == pytest.approx(np.arange(0.05, 1, 0.1), abs=0.01)
+        assert diagnosis.calibration_error((posterior > 0.5).float(), degraded) == pytest.approx(0.25, abs=0.01)
+        assert diagnosis.calibration_error(torch.tensor([1.0, 1.0]), torch.tensor([True, True])) == 0
+
+    def test_heads_are_right_by_themselves(self, trained, toy_splits):
+        network, data = trained[0].predictor, toy_splits.test
+        right = diagnosis.right_heads(network, data)
+        assert right.shape == (2, len(data))
+        scores = evaluate(network, data)
+        expected = [scores["left accuracy"], scores["right accuracy"]]
+        assert right.double().mean(1).tolist() == pytest.approx(expected)

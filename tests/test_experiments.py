@@ -23,6 +23,7 @@ from mmlib.experiments import (
     tune,
     where,
 )
+from mmlib.mixture import sample_scores
 from mmlib.training import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
@@ -180,6 +181,16 @@ class TestCache:
         assert not trained_with(partial(add_noise, standard_deviation=0.2)).loaded
         assert trained_with(partial(add_noise, standard_deviation=0.2)).loaded
 
+    def test_scores_of_training_samples_are_kept_where_asked_for(self, toy_splits):
+        kept = self.train(toy_splits, keep_scores=True)
+        again, without = self.train(toy_splits, keep_scores=True), self.train(toy_splits)
+        samples = len(self.RUN.protocol(toy_splits).train)
+        assert kept.sample_scores.shape == (CONFIG.epochs, 2, samples)
+        assert again.loaded and torch.equal(kept.sample_scores, again.sample_scores)
+        assert without.sample_scores is None and without.scores == kept.scores
+        expected = sample_scores(kept.network, self.RUN.protocol(toy_splits).train)
+        assert torch.allclose(kept.sample_scores[-1].float(), expected, atol=1e-3)
+
     def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
         assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()
 
@@ -214,4 +225,8 @@ def test_protocols(toy_splits):
         protocol = Run("erm", target, 0, both, source).protocol(toy_splits)
         assert domains(protocol.train) == domains(protocol.validation) == domains(protocol.source_test) == {trained_on}
         assert domains(protocol.target) == {target}
+    pooled = Run("erm", "", 0, both).protocol(toy_splits)
+    assert len(pooled.train) == len(toy_splits.train) and domains(pooled.train) == {"here", "there"}
+    assert pooled.validation.fingerprint() == toy_splits.validation.fingerprint()
+    assert pooled.target.fingerprint() == toy_splits.test.fingerprint()
     assert Run("erm", "there", 0, ("left",)).protocol(toy_splits).train.modalities == ("left",)

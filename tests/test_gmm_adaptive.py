@@ -16,7 +16,7 @@ from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig, fit
 
 SHAPES = {"left": (1, 8, 8), "right": (1, 8, 8)}
-OFF = {"fusion": 0.0, "gap": 0.0, "alignment": 0.0, "shift": 0.0}
+OFF = {"fusion": 0.0, "gap": 0.0, "alignment": 0.0, "shift": 0.0, "trust": 0.0}
 
 
 def made(name, seed=0, **options):
@@ -38,7 +38,7 @@ def train(method, data, epochs, **options):
 
 def stage_two(data, **options):
     """A method after three epochs of warm-up, its posterior fitted, in eval mode so that two passes agree."""
-    method = made("gmm-adaptive", warm_up=3, **options)
+    method = made("gmm-adaptive", warm_up=3, smoothing=0.0, **options)
     train(method, data, 3)
     method.on_epoch_start(4, data)
     return method.eval()
@@ -127,25 +127,29 @@ class TestTheFourProperties:
             "gap": {"gap"},
             "alignment": {"gap"},
             "shift": {"shift"},
+            "trust": {"fused", "left", "right"},
         }
         for switch, parts in depends.items():
             value = getattr(everything, switch)
             setattr(everything, switch, 0.0)
+            everything.on_epoch_start(4, data)
             losses = seeded_losses(everything, data.whole())
             setattr(everything, switch, value)
             assert {name for name in reference if losses[name] != reference[name]} == parts, switch
 
     def test_the_terms_are_their_equations(self, data):
-        method, batch = stage_two(data, fusion=0.8, gap=0.7, alignment=2.0, shift=0.3), data.whole()
+        method, batch = stage_two(data, fusion=0.8, gap=0.7, alignment=2.0, shift=0.3, trust=2.0), data.whole()
         losses = seeded_losses(method, batch)
         outputs = method.model(batch.inputs)
         q, scores = method.imbalance, true_class_scores(outputs.unimodal_logits, batch.labels)
         assert 0.1 < q.mean() < 0.9
         weak = method.scores.argmin(0)
+        trust = method.scores.max(0).values.square()
+        trust = trust / trust.mean()
         for index, (name, logits) in enumerate(outputs.unimodal_logits.items()):
             own = functional.cross_entropy(logits, batch.labels, reduction="none")
             weights = torch.where(weak == index, 1 - 0.8 * q, 1.0)
-            assert losses[name] == pytest.approx((weights * own).mean().item(), rel=1e-4)
+            assert losses[name] == pytest.approx((trust * weights * own).mean().item(), rel=1e-4)
         penalty = gap_penalty(scores)
         assert losses["gap"] == pytest.approx((0.7 * (1 + 2 * q) * penalty).mean().item(), rel=1e-4)
         moved = shift_penalty(penalty, *method.mixture.means.float())

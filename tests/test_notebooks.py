@@ -49,6 +49,18 @@ HEADLINES = {
         "MBCD beats erm in unseen domains (percentage points)": 4.5,
         "MBCD beats ema in unseen domains (percentage points)": 0.9,
     },
+    "07_modality_gap_and_gmm": {
+        "gaps find bad samples better than chance (AUC minus one half)": 0.15,
+        "where both are wrong, more samples are degraded": 0.25,
+        "with one useless modality the gap points at the good samples (one half minus AUC)": 0.35,
+    },
+    "08_gmm_adaptive_training": {
+        "adaptive training leaves the gap of degraded samples open": 0.1,
+        "GMM-adaptive beats concat (last epochs, percentage points)": 0.0,
+    },
+    "09_data_purification": {
+        "at one half, the filter lowers the share of degraded samples": 0.08,
+    },
 }
 
 
@@ -115,7 +127,7 @@ class TestTemplate:
 
     def test_has_a_slider_and_describes_every_figure(self, notebook):
         source = "\n".join(cell.source for cell in code(notebook))
-        assert "widgets.slide(" in source
+        assert re.search(r"widgets\.slide(_several)?\(", source)
         for call in re.findall(r"plots\.show\((.*?)\)$", source, re.M | re.S):
             assert call.count('"') >= 2, call
 
@@ -148,7 +160,9 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    assert execute(path, tmp_path, dataset="av_digits", target="M", seeds=2, epochs=4)
+    chosen = {"dataset": "av_digits", "target": "M", "seeds": 2, "epochs": 4, "warm_up": 2, "samples": 600}
+    known = papermill.inspect_notebook(str(path))
+    assert execute(path, tmp_path, **{name: value for name, value in chosen.items() if name in known})
 
 
 @pytest.mark.notebook
@@ -156,6 +170,13 @@ def test_mbcd_runs_with_three_modalities_tuned_and_with_all_rivals_and_arms(tmp_
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith("06")]
     measured = execute(path, tmp_path, modalities=3, tuned=True, rivals=True, arms=True, seeds=2, epochs=1)
     assert any("MBCD beats moosa" in statement for statement in measured)
+
+
+@pytest.mark.notebook
+def test_gmm_adaptive_runs_tuned_with_all_rivals_on_noise_everywhere(tmp_path):
+    (path,) = [path for path in NOTEBOOKS if path.stem.startswith("08")]
+    few = {"seeds": 2, "epochs": 2, "warm_up": 1, "samples": 300}
+    assert execute(path, tmp_path, rivals=True, tuned=True, degradation="noise", degraded_in="everywhere", **few)
 
 
 @pytest.mark.notebook

@@ -1,19 +1,23 @@
 """Records, parameters, figures and sliders."""
 
 import json
+from types import SimpleNamespace
 
 import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_notebook
+import torch
+from conftest import toy_dataset, write_notebook
 
 from mmlib import plots, widgets
+from mmlib.data import MultimodalDataset
 from mmlib.experiments import Estimate
 from mmlib.flatness import Plane
+from mmlib.mixture import fit_mixture
 from mmlib.parameters import BadParameter, Interval, check_against_notebook, parse_assignment, validate
-from mmlib.published import mbcd_table
+from mmlib.published import gmm_headlines, mbcd_table
 from mmlib.results import MIME_TYPE, Record
 
 
@@ -134,6 +138,8 @@ def test_published_numbers_are_the_papers():
     assert rows["accuracy_percent"].tolist() == [66.34]
     with pytest.raises(ValueError, match="no rows with table=9"):
         mbcd_table(9)
+    headlines = gmm_headlines().set_index(["version", "dataset"])["accuracy_percent"]
+    assert headlines["v2", "CREMA-D"] == 80.65 and headlines["v1", "AVE"] == 70.90
 
 
 def test_figures_carry_a_description(monkeypatch):
@@ -151,7 +157,7 @@ def test_a_slider_redraws_at_every_value_and_lets_errors_through(monkeypatch):
         def update(self, image):
             updates.append(image)
 
-    def display(thing, display_id=False):
+    def display(*things, display_id=False):
         return Handle() if display_id else None
 
     monkeypatch.setattr(widgets, "display", display)
@@ -167,3 +173,49 @@ def test_a_slider_redraws_at_every_value_and_lets_errors_through(monkeypatch):
     assert drawn == ["a", "b"] and len(updates) == 1 and isinstance(updates[0], IPython.display.Image)
     with pytest.raises(ZeroDivisionError):
         slider.value = "bad"
+
+
+def test_several_sliders_redraw_together(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        widgets, "display", lambda *things, display_id=False: SimpleNamespace(update=lambda image: None)
+    )
+    sliders = widgets.slide_several(
+        lambda *values: drawn.append(values) or plt.figure(),
+        {"epoch": [1, 2], "kind": "ab"},
+        {"epoch": 2, "kind": "a"},
+        "f",
+    )
+    sliders["kind"].value = "b"
+    sliders["epoch"].value = 1
+    assert drawn == [(2, "a"), (2, "b"), (1, "b")]
+
+
+def test_a_gap_histogram_stacks_groups_and_marks_the_threshold():
+    generator = torch.Generator().manual_seed(0)
+    low, high = (
+        (0.1 + 0.05 * torch.randn(500, generator=generator)).abs(),
+        0.7 + 0.1 * torch.randn(200, generator=generator),
+    )
+    mixture = fit_mixture(torch.cat([low, high]))
+    figure = plots.gap_histogram({"clean": low, "degraded": high}, mixture, 0.5, "t")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["clean", "degraded"]
+    *components, threshold = axis.lines
+    assert len(components) == 2
+    (place,) = set(threshold.get_xdata())
+    assert mixture.posterior(torch.tensor(place)) > 0.5 > mixture.posterior(torch.tensor(place - 0.005))
+    area = sum(np.trapezoid(line.get_ydata(), line.get_xdata()) for line in components)
+    assert area == pytest.approx(700 / 40, rel=0.02), "the curves are on the histogram's scale"
+    assert len(plots.gap_histogram({"all": low}, fit_mixture(low, 1)).axes[0].lines) == 1
+    plt.close("all")
+
+
+def test_samples_stand_under_their_captions():
+    data = toy_dataset(12)
+    data = MultimodalDataset.from_arrays({"audio": data.inputs["left"], "image": data.inputs["right"]}, data.labels)
+    figure = plots.samples(data, data, [3, 5, 7], ["x", "y", "z"])
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["x", "y", "z"] and len(figure.axes) == 6
+    drawn = figure.axes[4].images[0].get_array()
+    assert np.allclose(drawn, data.inputs["image"][5, 0])
+    plt.close("all")
