@@ -10,7 +10,7 @@ from torch.nn import functional
 from mmlib.data.degradation import degrade, degraded_samples
 from mmlib.diagnosis import separation_scores
 from mmlib.losses import gap_penalty, modality_gap, shift_penalty, true_class_scores
-from mmlib.methods import build
+from mmlib.methods import EMA, SWA, SWAD, build
 from mmlib.mixture import sample_scores
 from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig, fit
@@ -111,6 +111,52 @@ class TestStages:
         method.scores = torch.full((2, 200), float("nan"))
         with pytest.raises(ValueError, match="NaN"):
             method.posterior()
+
+
+class _Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: made("gmm-adaptive", warm_up=2),
+        lambda: made("gmm-adaptive", warm_up="auto"),
+        lambda: made("purified", warm_up=2),
+        lambda: made("purified", warm_up=2, keep="random"),
+        lambda: SWA(made("gmm-adaptive", warm_up=2)),
+        lambda: SWAD(made("purified", warm_up=2)),
+    ],
+)
+def test_a_run_interrupted_in_its_second_stage_resumes_to_the_identical_result(make, tmp_path):
+    data = mismatched(200)
+    straight, interrupted, resumed = make(), make(), make()
+    expected = train(straight, data, 7)
+    ended = interrupted.on_epoch_end
+
+    def on_epoch_end(validation_loss):
+        ended(validation_loss)
+        if len(list(tmp_path.iterdir())) and next(epochs) == 4:
+            raise _Interrupt
+
+    epochs = iter(range(10))
+    interrupted.on_epoch_end = on_epoch_end
+    with pytest.raises(_Interrupt):
+        train(interrupted, data, 7, checkpoint=tmp_path / "run.pt")
+    history = train(resumed, data, 7, checkpoint=tmp_path / "run.pt")
+    assert [row["validation loss"] for row in history.rows] == [row["validation loss"] for row in expected.rows]
+    for one, two in zip(straight.predictor.parameters(), resumed.predictor.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("name", ["gmm-adaptive", "mmpareto", "pmr", "purified"])
+def test_what_is_averaged_trains_like_the_method_itself(name):
+    data, options = mismatched(200), {} if name in ("mmpareto", "pmr") else {"warm_up": 1}
+    plain, averaged = made(name, **options), EMA(made(name, **options))
+    first, second = train(plain, data, 3), train(averaged, data, 3)
+    columns = [column for column in first.rows[-1] if column not in second.rows[-1]]
+    assert not columns, "what the method watches is seen"
+    assert [row["train fused loss"] for row in first.rows] == [row["train fused loss"] for row in second.rows]
 
 
 class TestTheFourProperties:

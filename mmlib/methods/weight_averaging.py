@@ -16,7 +16,7 @@ class WeightAveraging(Method):
 
     def __init__(self, inner: Method, average: AveragedNetwork | None = None) -> None:
         super().__init__(inner.model)
-        self.inner = inner
+        self.inner, self.watched = inner, inner.watched
         self.average = average or AveragedNetwork(inner.model)
 
     @property
@@ -25,6 +25,24 @@ class WeightAveraging(Method):
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
         return self.inner.step_losses(batch)
+
+    def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        self.inner.on_train_start(total_steps, steps_per_epoch)
+
+    def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
+        return self.inner.on_epoch_start(epoch, train)
+
+    def backward(self, losses: dict[str, Tensor]) -> None:
+        self.inner.backward(losses)
+
+    def after_step(self) -> None:
+        self.inner.after_step()
+
+    def counters(self) -> dict[str, Any]:
+        return {"inner": self.inner.counters()}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        self.inner.load_counters(counters["inner"])
 
 
 def _inputs(train: MultimodalDataset, batch_size: int, network: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -42,9 +60,11 @@ class EMA(WeightAveraging):
         super().__init__(inner, ExponentialAverage(inner.model, half_life, decay))
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        super().on_train_start(total_steps, steps_per_epoch)
         self.average.begin(total_steps)
 
     def after_step(self) -> None:
+        super().after_step()
         self.average.follow(self.model)
 
 
@@ -65,10 +85,12 @@ class SWA(WeightAveraging):
         self.step, self.averaged, self.first_step, self.steps_per_epoch = 0, 0, 0, 1
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        super().on_train_start(total_steps, steps_per_epoch)
         self.first_step = round(self.start * total_steps)
         self.steps_per_epoch = steps_per_epoch
 
     def after_step(self) -> None:
+        super().after_step()
         self.step += 1
         if self.step > self.first_step and self.step % self.steps_per_epoch == 0:
             self.average.lerp_towards(self.model, 1 / (self.averaged + 1))
@@ -80,9 +102,10 @@ class SWA(WeightAveraging):
         refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
 
     def counters(self) -> dict[str, Any]:
-        return {"step": self.step, "averaged": self.averaged}
+        return super().counters() | {"step": self.step, "averaged": self.averaged}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
+        super().load_counters(counters)
         self.step, self.averaged = counters["step"], counters["averaged"]
 
 
@@ -108,6 +131,7 @@ class SWAD(WeightAveraging):
         self.merged = AveragedNetwork(inner.model)
 
     def after_step(self) -> None:
+        super().after_step()
         self.average.lerp_towards(self.model, 1 / (self.steps_in_segment + 1))
         self.steps_in_segment += 1
 
@@ -148,10 +172,12 @@ class SWAD(WeightAveraging):
         self.average.lerp_towards(self.merged.module, 1.0)
         refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
 
+    _COUNTERS = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
+
     def counters(self) -> dict[str, Any]:
-        names = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
-        return {name: getattr(self, name) for name in names}
+        return super().counters() | {name: getattr(self, name) for name in self._COUNTERS}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        for name, value in counters.items():
-            setattr(self, name, value)
+        super().load_counters(counters)
+        for name in self._COUNTERS:
+            setattr(self, name, counters[name])
