@@ -205,35 +205,45 @@ def bars(
 
 def gap_histogram(
     gaps: Mapping[str, Tensor],
-    mixture: Mixture,
+    mixture: Mixture | None = None,
     threshold: float | None = None,
     title: str = "",
-    axis: Axes | None = None,
+    x_label: str = "modality gap",
 ) -> Figure:
-    """Stacked histogram of the gaps of each named group of samples, the mixture's components on top, and where its
-    posterior of the imbalanced one crosses `threshold`."""
+    """Stacked histogram of the gaps of up to two named groups of samples (from −1, where any is negative), the
+    mixture's components on top, and where its posterior of the imbalanced one crosses `threshold`."""
     with plt.rc_context(_STYLE):
-        if axis is None:
-            _, axis = plt.subplots(figsize=(8.5, 4.8))
+        figure, axis = plt.subplots(figsize=(8.5, 4.8))
         values = [part.cpu().double().numpy() for part in gaps.values()]
-        edges = np.linspace(0, 1, 41)
-        colours = ("#BBBBBB", COLOURS[1])[: len(values)]
-        bars = axis.hist(values, edges, stacked=True, color=colours, label=list(gaps), edgecolor="white")[2]
-        for number, group in enumerate(bars if len(values) > 1 else [bars]):
-            for patch in group:
-                patch.set_hatch(_HATCHES[number])
-        grid = torch.linspace(0, 1, 401, dtype=torch.float64)
-        scale = sum(map(len, values)) * (edges[1] - edges[0])
-        lines = mixture.densities(grid.to(mixture.means.device)).cpu().numpy() * scale
-        for number, line in enumerate(lines):
-            axis.plot(grid, line, color=(COLOURS[0], COLOURS[3], COLOURS[2])[number], linestyle=_STYLES[number])
+        edges = np.linspace(-1.0 if min(part.min() for part in values) < 0 else 0.0, 1, 41)
+        base = np.zeros(40)
+        for name, part, colour, hatch in zip(gaps, values, ("#BBBBBB", COLOURS[1]), _HATCHES, strict=False):
+            counts = np.histogram(part, edges)[0]
+            axis.bar(
+                edges[:-1],
+                counts,
+                np.diff(edges),
+                base,
+                align="edge",
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                label=name,
+            )
+            base = base + counts
+        if mixture is not None:
+            grid = torch.linspace(0, 1, 401, dtype=torch.float64, device=mixture.means.device)
+            lines = mixture.densities(grid).cpu().numpy() * base.sum() * (edges[1] - edges[0])
+            for number, line in enumerate(lines):
+                colour = (COLOURS[0], COLOURS[3], COLOURS[2])[number]
+                axis.plot(grid.cpu(), line, color=colour, linestyle=_STYLES[number])
         if threshold is not None:
-            beyond = grid[mixture.posterior(grid.to(mixture.means.device)).cpu() > threshold]
+            beyond = grid[mixture.posterior(grid) > threshold]
             if len(beyond):
                 axis.axvline(float(beyond[0]), color="black", linestyle=":")
-        axis.set(xlabel="modality gap", ylabel="samples", title=title)
+        axis.set(xlabel=x_label, ylabel="samples", title=title, ylim=(0, 1.1 * axis.get_ylim()[1]))
         axis.legend(fontsize=12)
-        return axis.figure
+        return figure
 
 
 def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> Figure:
