@@ -160,7 +160,7 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    chosen = {"dataset": "av_digits", "target": "M", "seeds": 2, "epochs": 4, "warm_up": 2, "samples": 600}
+    chosen = {"dataset": "av_digits", "target": "M", "seeds": 2, "epochs": 4, "warm_up": 2, "training_samples": 600}
     known = papermill.inspect_notebook(str(path))
     assert execute(path, tmp_path, **{name: value for name, value in chosen.items() if name in known})
 
@@ -175,7 +175,7 @@ def test_mbcd_runs_with_three_modalities_tuned_and_with_all_rivals_and_arms(tmp_
 @pytest.mark.notebook
 def test_gmm_adaptive_runs_tuned_with_all_rivals_on_noise_everywhere(tmp_path):
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith("08")]
-    few = {"seeds": 2, "epochs": 2, "warm_up": 1, "samples": 300}
+    few = {"seeds": 2, "epochs": 2, "warm_up": 1, "training_samples": 300}
     assert execute(path, tmp_path, rivals=True, tuned=True, degradation="noise", degraded_in="everywhere", **few)
 
 
