@@ -92,7 +92,6 @@ def fit_mixture(
     components: int = 2,
     *,
     iterations: int = 2000,
-    bins: int = 1024,
     variance_floor: float = VARIANCE_FLOOR,
 ) -> Mixture:
     """Maximum likelihood by EM from several starts, on the values' device and in float64.
@@ -104,7 +103,7 @@ def fit_mixture(
     """
     values = values.detach().flatten().double()
     _check(values, components)
-    count, total, square = _binned(values, bins)
+    count, total, square = _binned(values)
     weights, means, variances = _starts(values, components, variance_floor)
     centre = total / count.clamp(min=1)
     reached = values.new_full((), -math.inf)
@@ -175,12 +174,15 @@ def _check(values: Tensor, components: int) -> None:
         raise Inseparable(f"All {len(values)} values are (nearly) equal, {low:.6g}: there is nothing to separate.")
 
 
-def _binned(values: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Number, sum and sum of squares of the values in each of `bins` equal intervals, (bins,) each."""
+_BINS = 1024
+
+
+def _binned(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, sum and sum of squares of the values in each of `_BINS` equal intervals, (bins,) each."""
     low, high = values.aminmax()
-    place = ((values - low) / (high - low) * bins).long().clamp(max=bins - 1)
+    place = ((values - low) / (high - low) * _BINS).long().clamp(max=_BINS - 1)
     parts = torch.stack([torch.ones_like(values), values, values.square()])
-    return tuple(values.new_zeros(3, bins).index_add_(1, place, parts))
+    return tuple(values.new_zeros(3, _BINS).index_add_(1, place, parts))
 
 
 _CUTS = (0.5, 1.0, 2.0, 4.0)  # the k-th of K cuts lies at the quantile (k/K)^(1/cut)

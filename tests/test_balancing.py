@@ -58,6 +58,8 @@ def test_split_logits_sum_to_the_fused_ones(toy):
 
 def test_ratios_compare_with_the_mean_of_the_others():
     assert ratios_to_others(torch.tensor([3.0, 2.0, 1.0])).tolist() == pytest.approx([3 / 1.5, 2 / 2, 1 / 2.5])
+    with pytest.raises(ValueError, match="at least two modalities"):
+        ratios_to_others(torch.ones(1))
 
 
 def test_ogm_scales_the_convolutions_of_the_modality_ahead(toy):

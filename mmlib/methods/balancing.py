@@ -17,7 +17,9 @@ from mmlib.models import MultimodalClassifier
 
 
 def ratios_to_others(values: Tensor) -> Tensor:
-    """Each modality's value over the mean of the others', (M,)."""
+    """Each modality's value over the mean of the others', (M,). Needs at least two modalities."""
+    if len(values) < 2:
+        raise ValueError("A modality is compared with the others: at least two modalities are needed.")
     return values / ((values.sum() - values) / (len(values) - 1))
 
 
