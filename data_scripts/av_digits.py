@@ -7,7 +7,6 @@
 Licences: FSDD is CC BY-SA 4.0 (Zohar Jackson and others); MNIST and USPS are free for research.
 """
 
-import argparse
 import bz2
 import gzip
 import io
@@ -22,6 +21,7 @@ import numpy as np
 from mmlib.data import av_digits
 from mmlib.data.cache import cache_directory, load_arrays, save_arrays
 from mmlib.data.downloads import download
+from mmlib.data.preparation import arguments_of, downloads_of
 
 URLS = {
     "t10k-images-idx3-ubyte.gz": "https://ossci-datasets.s3.amazonaws.com/mnist/t10k-images-idx3-ubyte.gz",
@@ -33,13 +33,10 @@ URLS = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m mmlib data av_digits", description=__doc__.split("\n")[0])
-    parser.add_argument("--source", type=Path, help="a folder with the published files, instead of a download")
-    parser.add_argument("--verify", action="store_true", help="only check what is prepared")
-    options = parser.parse_args(arguments)
+    options = arguments_of("av_digits", __doc__, arguments, parallel=False)
     prepared = cache_directory() / av_digits.PREPARED
     if not options.verify:
-        source = options.source or download_all(cache_directory() / "downloads" / "av_digits")
+        source = options.source or download_all(downloads_of("av_digits"))
         prepare(source, prepared)
     av_digits.check_content(load_arrays(prepared), prepared)
     counts = {part: len(getattr(av_digits.load(), part)) for part in ("train", "validation", "test")}

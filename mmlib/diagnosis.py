@@ -38,7 +38,7 @@ def features_of(model: MultimodalClassifier, dataset: MultimodalDataset, modalit
     """h_k of every sample, (N, features), in eval mode."""
     model.eval()
     encoder, norm = model.encoders[modality], model.norms[modality]
-    batches = (batch.inputs[modality] for batch in dataset.batches(512))
+    batches = (batch.inputs[modality] for batch in dataset.batches(dataset.evaluation_batch))
     return torch.cat([norm(encoder(inputs)) for inputs in batches]).cpu().numpy()
 
 
@@ -80,7 +80,9 @@ def modality_contributions(model: MultimodalClassifier, dataset: MultimodalDatas
     The encoders run once; only the fused head is asked about each of the 2^M subsets.
     """
     model.eval()
-    collected: list[dict[str, Tensor]] = [model(batch.inputs).features for batch in dataset.batches(512)]
+    collected: list[dict[str, Tensor]] = [
+        model(batch.inputs).features for batch in dataset.batches(dataset.evaluation_batch)
+    ]
     features = {name: torch.cat([part[name] for part in collected]) for name in model.modalities}
 
     def accuracy(present: frozenset[str]) -> float:
@@ -234,7 +236,7 @@ def right_heads(network: MultimodalClassifier, dataset: MultimodalDataset) -> Te
     network.eval()
     device = next(network.parameters()).device
     right = []
-    for batch in dataset.batches(512, device=device):
+    for batch in dataset.batches(dataset.evaluation_batch, device=device):
         logits = network(batch.inputs).unimodal_logits.values()
         right.append(torch.stack([z.argmax(1) == batch.labels for z in logits]))
     return torch.cat(right, 1).cpu()

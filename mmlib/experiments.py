@@ -21,14 +21,17 @@ from tqdm.auto import tqdm
 
 from mmlib import methods
 from mmlib.data.cache import atomic_path, cache_directory, code_version, spelled
-from mmlib.data.dataset import DomainProtocol, Splits, move
+from mmlib.data.dataset import move
+from mmlib.data.splits import DomainProtocol, Splits
 from mmlib.diagnosis import gradient_cosines
 from mmlib.methods import Method
 from mmlib.mixture import sample_scores
-from mmlib.models.classifier import MultimodalClassifier, build_classifier
+from mmlib.models import Architecture, MultimodalClassifier
+from mmlib.models.architecture import kept_state
 from mmlib.seeding import torch_generator
 from mmlib.training import History, TrainingConfig, description, evaluate, fit, resolve_device
 
+DEFAULT = Architecture()
 Settings = tuple[tuple[str, Any], ...]  # (name, value) pairs, sorted or not, e.g. (("learning_rate", 3e-3),)
 
 
@@ -82,16 +85,16 @@ class Trained:
 
 
 def train_run(
-    run: Run, splits: Splits, config: TrainingConfig, *, encoder: str = "small", keep_scores: bool = False
+    run: Run, splits: Splits, config: TrainingConfig, *, architecture: Architecture = DEFAULT, keep_scores: bool = False
 ) -> Trained:
     """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on samples as the network saw
     them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target"), and the cosines
     of each encoder's uni-modal and fused gradients are taken on up to 256 of the former ("<modality> gradient cosine";
     see `diagnosis.gradient_cosines`). `keep_scores` keeps every training sample's scores by epoch."""
     train, validation, source_test, target = run.protocol(splits)
-    method, config = _set_up(run, splits, config, encoder)
+    method, config = _set_up(run, splits, config, architecture)
     some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
-    batch = train.subset(some[:256]).whole()
+    batch = train.subset(some[: min(256, train.evaluation_batch)]).whole()
 
     kept: list[Tensor] = []
 
@@ -114,17 +117,22 @@ def train_run(
     scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
     selected = history.rows[history.selected_epoch - 1]
     scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
-    predictor, network = (part.cpu().requires_grad_(True) for part in (method.predictor, method.model))
+    predictor, network = method.predictor.cpu(), method.model.cpu()
+    for part in (predictor, network):  # an averaged network asks for no gradients; what is frozen never does
+        for (_, own), (_, trained) in zip(part.named_parameters(), network.named_parameters(), strict=True):
+            own.requires_grad_(trained.requires_grad)
     return Trained(run, predictor, network, history, scores, sample_scores=torch.stack(kept) if keep_scores else None)
 
 
-def _set_up(run: Run, splits: Splits, config: TrainingConfig, encoder: str) -> tuple[Method, TrainingConfig]:
+def _set_up(
+    run: Run, splits: Splits, config: TrainingConfig, architecture: Architecture
+) -> tuple[Method, TrainingConfig]:
     """The untrained method and the configuration of a run."""
     fields = {field.name for field in dataclasses.fields(TrainingConfig)}
     of_training = {name: value for name, value in run.settings if name in fields}
     of_method = {name: value for name, value in run.settings if name not in fields}
     train = splits.train.select_modalities(*run.modalities)
-    model = build_classifier(train.input_shapes, len(train.class_names), run.seed, encoder)
+    model = architecture.build(train.input_shapes, len(train.class_names), run.seed)
     method = methods.build(run.method, model, run.seed, **of_method)
     return method, replace(config, seed=run.seed, **of_training)
 
@@ -134,7 +142,7 @@ def train_runs(
     splits: Splits,
     config: TrainingConfig,
     *,
-    encoder: str = "small",
+    architecture: Architecture = DEFAULT,
     jobs: int | None = None,
     cached: bool = True,
     keep_scores: bool = False,
@@ -146,8 +154,8 @@ def train_runs(
     (`$MMLIB_CACHE/runs`) unless `cached` is False; a line says how many were.
     """
     on_cpu = resolve_device(config.device).type == "cpu"
-    paths = _cache_paths(runs, splits, config, encoder, keep_scores)
-    found = {run: _load(run, path, splits, encoder) for run, path in paths.items() if cached and path.exists()}
+    paths = _cache_paths(runs, splits, config, architecture, keep_scores)
+    found = {run: _load(run, path, splits, architecture) for run, path in paths.items() if cached and path.exists()}
     missing = [run for run in paths if run not in found]
 
     def train(run: Run) -> Trained:
@@ -155,7 +163,7 @@ def train_runs(
         if on_cpu:
             torch.set_num_threads(1)
         try:
-            trained = train_run(run, splits, config, encoder=encoder, keep_scores=keep_scores)
+            trained = train_run(run, splits, config, architecture=architecture, keep_scores=keep_scores)
         finally:
             torch.set_num_threads(threads)
         if cached:
@@ -171,16 +179,16 @@ def train_runs(
 
 
 def _cache_paths(
-    runs: Sequence[Run], splits: Splits, config: TrainingConfig, encoder: str, keep_scores: bool
+    runs: Sequence[Run], splits: Splits, config: TrainingConfig, architecture: Architecture, keep_scores: bool
 ) -> dict[Run, Path]:
     """Where each run's result is kept: a name made of everything that decides it."""
     data = [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")]
     augmented = sorted((name, spelled(function)) for name, function in splits.augmentations.items())
     kind = resolve_device(config.device).type
-    shared = (data, augmented, splits.target_parts, encoder, keep_scores, torch.__version__, kind)
+    shared = (data, augmented, splits.target_parts, architecture.identity(), keep_scores, torch.__version__, kind)
     paths = {}
     for run in runs:
-        method, own_config = _set_up(run, splits, config, encoder)
+        method, own_config = _set_up(run, splits, config, architecture)
         code = code_version(*_code_of(method))
         text = repr((shared, run, replace(own_config, device="auto"), description(method), code))
         name = hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -188,7 +196,18 @@ def _cache_paths(
     return paths
 
 
-_CODE_OF_ALL = ("seeding", "data.dataset", "data.transforms", "models", "losses", "averaging", "mixture", "training")
+_CODE_OF_ALL = (
+    "seeding",
+    "data.dataset",
+    "data.stored",
+    "data.splits",
+    "data.transforms",
+    "models",
+    "losses",
+    "averaging",
+    "mixture",
+    "training",
+)
 
 
 def _code_of(method: Method) -> list[ModuleType]:
@@ -201,8 +220,8 @@ def _code_of(method: Method) -> list[ModuleType]:
 
 def _keep(trained: Trained, path: Path) -> None:
     state = {
-        "predictor": trained.predictor.state_dict(),
-        "network": trained.network.state_dict(),
+        "predictor": kept_state(trained.predictor),
+        "network": kept_state(trained.network),
         "rows": trained.history.rows,
         "selected epoch": trained.history.selected_epoch,
         "scores": trained.scores,
@@ -212,13 +231,13 @@ def _keep(trained: Trained, path: Path) -> None:
         torch.save(state, temporary)
 
 
-def _load(run: Run, path: Path, splits: Splits, encoder: str) -> Trained:
+def _load(run: Run, path: Path, splits: Splits, architecture: Architecture) -> Trained:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = splits.train.select_modalities(*run.modalities).input_shapes
-        networks = [build_classifier(shapes, len(splits.train.class_names), 0, encoder).eval() for _ in range(2)]
+        networks = [architecture.build(shapes, len(splits.train.class_names), run.seed).eval() for _ in range(2)]
         for network, name in zip(networks, ("predictor", "network"), strict=True):
-            network.load_state_dict(state[name])
+            network.load_state_dict(network.state_dict() | state[name])
         history = History(state["rows"], state["selected epoch"])
         return Trained(run, *networks, history, state["scores"], True, state["sample scores"])
     except Exception as error:
@@ -234,7 +253,7 @@ def tune(
     seeds: Sequence[int],
     modalities: tuple[str, ...],
     *,
-    encoder: str = "small",
+    architecture: Architecture = DEFAULT,
 ) -> dict[str, Settings]:
     """For each target, the settings with the best mean validation accuracy on its source domains; the validation loss
     breaks ties. The target takes no part in the choice."""
@@ -244,7 +263,7 @@ def tune(
         for target in targets
         for seed in seeds
     ]
-    table = score_table(train_runs(runs, splits, config, encoder=encoder))
+    table = score_table(train_runs(runs, splits, config, architecture=architecture))
     table["settings"] = [run.settings for run in runs]
     means = table.groupby(["target", "settings"], sort=False)[["validation accuracy", "validation loss"]].mean()
     best = means.sort_values(["validation accuracy", "validation loss"], ascending=[False, True])

@@ -19,12 +19,12 @@ class Inseparable(ValueError):
 
 
 @torch.no_grad()
-def sample_scores(network: nn.Module, dataset: MultimodalDataset, batch_size: int = 512) -> Tensor:
+def sample_scores(network: nn.Module, dataset: MultimodalDataset, batch_size: int | None = None) -> Tensor:
     """p_k,i of every sample, (M, N), on the network's device: one pass in eval mode; the mode is restored."""
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
-    batches = dataset.batches(batch_size, device=device)
+    batches = dataset.batches(batch_size or dataset.evaluation_batch, device=device)
     scores = [true_class_scores(network(batch.inputs).unimodal_logits, batch.labels) for batch in batches]
     network.train(was_training)
     return torch.cat(scores, 1)

@@ -158,9 +158,8 @@ def _train_epoch(
     sums: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed_for("dropout", config.seed, epoch))
-        for batch in train.batches(config.batch_size, shuffling, device, rows):
-            if augmentations:
-                batch = augment(batch, augmentations, augmenting)
+        for batch in train.batches(config.batch_size, shuffling, device, rows, stored=True):
+            batch = augment(batch, train.front_end, augmentations, augmenting)
             losses = _step(method, batch, optimiser, config)
             seen = {f"train {name} loss": loss.detach() for name, loss in losses.items()}
             for name, value in (seen | method.watched).items():
@@ -196,7 +195,7 @@ def _tensor_float_32(allowed: bool) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, dataset: MultimodalDataset, prefix: str = "", batch_size: int = 512
+    network: nn.Module, dataset: MultimodalDataset, prefix: str = "", batch_size: int | None = None
 ) -> dict[str, float]:
     """Mean loss and accuracy (0 … 1) of the fused head, and accuracy of each uni-modal head, in eval mode.
 
@@ -206,7 +205,7 @@ def evaluate(
     network.eval()
     sums: dict[str, Tensor] = {}
     device = next(network.parameters()).device
-    for batch in dataset.batches(batch_size, device=device):
+    for batch in dataset.batches(batch_size or dataset.evaluation_batch, device=device):
         outputs = network(batch.inputs)
         parts = {"loss": functional.cross_entropy(outputs.fused_logits, batch.labels, reduction="sum")}
         for name, logits in {"": outputs.fused_logits, **outputs.unimodal_logits}.items():

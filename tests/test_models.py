@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from mmlib.models import MultimodalClassifier, ResNet18, SmallConvNet, build_classifier, is_frozen
+from mmlib.models import (
+    MultimodalClassifier,
+    ResNet18,
+    SlowFast,
+    SlowOnly,
+    SmallConvNet,
+    build_classifier,
+    is_frozen,
+)
 
 SHAPES = {"audio": (1, 40, 49), "image": (3, 32, 32)}
 
@@ -77,11 +85,16 @@ def test_resnet_reads_any_channels_and_averages_frames():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: build_classifier(SHAPES, 5, 0, encoder="vit"), "no encoder 'vit'; choose one of small, resnet18"),
+        (
+            lambda: build_classifier(SHAPES, 5, 0, encoder="vit"),
+            "no encoder 'vit'; choose one of small, resnet18, slowfast-r101, slowonly-r50",
+        ),
         (lambda: build_classifier(SHAPES, 5, 0, fusion="magic"), "fusion must be"),
         (lambda: build_classifier(SHAPES, 5, 0, fused_head="tail"), "fused_head must be"),
         (lambda: MultimodalClassifier({}, 5), "at least one encoder"),
         (lambda: SmallConvNet((32, 32)), r"reads \(channels, height, width\)"),
+        (lambda: SlowFast((3, 30, 32, 32)), "a multiple of 4 frames, not 30"),
+        (lambda: SlowOnly((3, 32, 32)), r"SlowOnly reads \(channels, frames, height, width\)"),
         (lambda: ResNet18((32,)), "ResNet18 reads"),
         (
             lambda: MultimodalClassifier(

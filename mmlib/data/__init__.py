@@ -1,20 +1,31 @@
 """Data behind one interface: `load(name, **dials)` returns `Splits` for every data set of the kit."""
 
-from mmlib.data import av_digits, spoken_digits
+from mmlib.data import av_digits, ave, cremad, epic_kitchens, hac, kinetics_sounds, spoken_digits
 from mmlib.data.cache import MissingData, cache_directory
-from mmlib.data.dataset import Batch, DomainProtocol, MultimodalDataset, Splits, concatenate, with_shuffled_labels
+from mmlib.data.dataset import Batch, MultimodalDataset, concatenate
+from mmlib.data.splits import DomainProtocol, Splits, with_shuffled_labels
 
 LOADERS = {"spoken_digits": spoken_digits.load, "av_digits": av_digits.load}
+# The papers' data, by the module that reads it: prepared once (`python -m mmlib data NAME`), then read from disk.
+BENCHMARKS = {
+    "cremad": cremad,
+    "ave": ave,
+    "kinetics_sounds": kinetics_sounds,
+    "epic_kitchens": epic_kitchens,
+    "hac": hac,
+}
 
 
 def load(name: str, **dials: object) -> Splits:
     """The named data set. `dials` are the keyword arguments of its own `load`."""
-    if name not in LOADERS:
-        raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}.")
-    return LOADERS[name](**dials)
+    loaders = LOADERS | {name: reader.load for name, reader in BENCHMARKS.items()}
+    if name not in loaders:
+        raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(loaders)}.")
+    return loaders[name](**dials)
 
 
 __all__ = [
+    "BENCHMARKS",
     "LOADERS",
     "Batch",
     "DomainProtocol",

@@ -24,8 +24,9 @@ from torch.nn import functional
 
 from mmlib.data import degradation
 from mmlib.data.cache import MissingData, cache_directory, load_arrays
-from mmlib.data.dataset import MultimodalDataset, Splits, concatenate, draw_evenly
+from mmlib.data.dataset import MultimodalDataset, concatenate, draw_evenly
 from mmlib.data.speech import CLIP_SAMPLES, SAMPLE_RATE, WORDS
+from mmlib.data.splits import Splits
 from mmlib.data.transforms import LogMel, ScaleImages, mask_rows_and_columns, spec_augment
 from mmlib.seeding import torch_generator
 

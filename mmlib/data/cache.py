@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -68,10 +69,13 @@ def code_version(*modules: ModuleType) -> str:
 
 
 def spelled(function: Callable) -> str:
-    """A function's source, or a partial's with its arguments: equal for functions that do the same. Where there is no
-    source, a text that another process will not repeat."""
+    """A function's source, with the arguments of a partial and the fields of the data class it belongs to: equal for
+    functions that do the same. Where there is no source, a text that another process will not repeat."""
     if isinstance(function, partial):
         return repr((spelled(function.func), function.args, sorted(function.keywords.items())))
+    owner = getattr(function, "__self__", function)
+    if is_dataclass(owner):
+        return repr(owner) + inspect.getsource(type(owner))
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):
@@ -81,3 +85,13 @@ def spelled(function: Callable) -> str:
 def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """The same arrays as tensors."""
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def source_hash(*paths: Path) -> str:
+    """SHA-256 of these files' contents, one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """The one container every notebook, method and instrument speaks: a multimodal data set and its batches."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -8,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from mmlib.data.cache import spelled
+from mmlib.data.stored import StoredRows, joined, selected
 
 
 class Batch(NamedTuple):
@@ -23,17 +27,18 @@ class Batch(NamedTuple):
 class MultimodalDataset:
     """N samples seen through any number of modalities.
 
-    Tensors may live in memory, on a GPU, or be backed by a memory-mapped file
-    (`torch.from_numpy(np.load(path, mmap_mode="c"))`); the interface is the same.
+    Tensors may live in memory, on a GPU, or on disk (`stored.StoredRows`); the interface is the same.
     Build one from your own arrays with `MultimodalDataset.from_arrays`.
     """
 
-    inputs: dict[str, Tensor]  # modality → (N, …)
+    inputs: dict[str, Tensor | StoredRows]  # modality → (N, …)
     labels: Tensor  # (N,) int64
     domains: Tensor  # (N,) int64
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...]
     truth: dict[str, Tensor] = field(default_factory=dict)  # per-sample ground truth, each (N,)
+    # Modality → what turns stored signals into network inputs, batch by batch, for data too large to keep as inputs.
+    front_end: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -88,19 +93,36 @@ class MultimodalDataset:
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Modality → shape of one sample, as the encoders need it."""
-        return {name: tuple(tensor.shape[1:]) for name, tensor in self.inputs.items()}
+        seen = self.as_seen({name: tensor[:1] for name, tensor in self.inputs.items() if name in self.front_end})
+        return {name: tuple(seen.get(name, tensor).shape[1:]) for name, tensor in self.inputs.items()}
+
+    @property
+    def evaluation_batch(self) -> int:
+        """How many samples to evaluate at a time: at most 512, and 2²⁶ input values (256 MiB)."""
+        values = sum(math.prod(shape) for shape in self.input_shapes.values())
+        return max(1, min(512, 2**26 // values))
+
+    def as_seen(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Network inputs of stored signals (batch, …)."""
+        return {
+            name: self.front_end[name](value) if name in self.front_end else value for name, value in stored.items()
+        }
 
     def fingerprint(self) -> str:
         """A short content hash of everything a run depends on; ties checkpoints to their data."""
         digest = hashlib.sha256(repr((self.class_names, self.domain_names)).encode())
+        digest.update("".join(name + spelled(self.front_end[name]) for name in sorted(self.front_end)).encode())
         for name, tensor in [*self.inputs.items(), ("labels", self.labels), ("domains", self.domains)]:
+            if isinstance(tensor, StoredRows):
+                digest.update(f"{name}{tensor.fingerprint()}".encode())
+                continue
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             for chunk in tensor.split(4096):
                 digest.update(chunk.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def to(self, device: str | torch.device) -> "MultimodalDataset":
-        """Everything on one device, so that batches are gathered there."""
+        """Everything on one device, so that batches are gathered there; what is on disk is read where that is a GPU."""
         return self._map(lambda tensor: tensor.to(device))
 
     def resident(self, device: torch.device) -> "MultimodalDataset":
@@ -121,7 +143,7 @@ class MultimodalDataset:
             selection = selection.nonzero().squeeze(1)
         elif selection.numel() and not (int(selection.min()) >= 0 and int(selection.max()) < len(self)):
             raise IndexError(f"Indices must lie in 0 … {len(self) - 1}.")
-        return self._map(lambda tensor: tensor[selection.long()])
+        return self._map(lambda values: selected(values, selection.long()))
 
     def thinned(self, count: int) -> "MultimodalDataset":
         """About `count` samples, evenly spaced (all of them where there are fewer)."""
@@ -172,11 +194,12 @@ class MultimodalDataset:
         generator: torch.Generator | None = None,
         device: str | torch.device | None = None,
         rows: Tensor | None = None,
+        stored: bool = False,
     ) -> Iterator[Batch]:
         """All samples once, or these `rows`, in order or shuffled by the generator, without worker processes.
 
-        The permutation is drawn on the CPU, so that it is the same on every device. Memory-mapped data is
-        gathered batch by batch and copied to `device`.
+        The permutation is drawn on the CPU, so that it is the same on every device. Data on disk is gathered batch by
+        batch, copied to `device`, and turned into network inputs there; `stored` leaves it as it is stored.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
@@ -190,13 +213,15 @@ class MultimodalDataset:
                 self.domains[indices],
                 indices,
             )
-            yield batch if device is None else move(batch, device)
+            batch = batch if device is None else move(batch, device)
+            yield batch if stored else batch._replace(inputs=self.as_seen(batch.inputs))
 
     def whole(self) -> Batch:
         """All samples as one batch."""
-        return Batch(self.inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device))
+        inputs = self.as_seen({name: tensor[:] for name, tensor in self.inputs.items()})
+        return Batch(inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "MultimodalDataset":
+    def _map(self, function: Callable[[Tensor | StoredRows], Tensor | StoredRows]) -> "MultimodalDataset":
         return replace(
             self,
             inputs={name: function(tensor) for name, tensor in self.inputs.items()},
@@ -220,12 +245,6 @@ def move(batch: Batch, device: str | torch.device) -> Batch:
     )
 
 
-def with_shuffled_labels(splits: "Splits", generator: torch.Generator) -> "Splits":
-    """A negative control: training labels permuted at random, so that there is nothing left to learn."""
-    order = torch.randperm(len(splits.train), generator=generator).to(splits.train.device)
-    return replace(splits, train=replace(splits.train, labels=splits.train.labels[order]))
-
-
 def concatenate(datasets: Sequence[MultimodalDataset]) -> MultimodalDataset:
     """Several parts of the same data as one. Truth fields that not all parts have are dropped."""
     first = datasets[0]
@@ -235,64 +254,11 @@ def concatenate(datasets: Sequence[MultimodalDataset]) -> MultimodalDataset:
     shared_truth = [name for name in first.truth if all(name in part.truth for part in datasets)]
     return replace(
         first,
-        inputs={name: torch.cat([part.inputs[name] for part in datasets]) for name in first.inputs},
+        inputs={name: joined([part.inputs[name] for part in datasets]) for name in first.inputs},
         labels=torch.cat([part.labels for part in datasets]),
         domains=torch.cat([part.domains for part in datasets]),
         truth={name: torch.cat([part.truth[name] for part in datasets]) for name in shared_truth},
     )
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A data set as a loader returns it: three disjoint parts and the way from raw signal to network input."""
-
-    train: MultimodalDataset
-    validation: MultimodalDataset
-    test: MultimodalDataset
-    front_end: dict[str, Callable[[Tensor], Tensor]]  # modality → batched transform, raw signal → input
-    augmentations: dict[str, Callable[[Tensor, torch.Generator], Tensor]]  # modality → what training does to inputs
-    sample_rates: dict[str, int]  # modality → Hz, for those one can listen to
-    # The parts of an unseen domain to test on: only "test" where handwriting or actors recur across domains.
-    target_parts: tuple[str, ...] = ("test",)
-
-    def prepared(self, device: str | torch.device = "cpu") -> "Splits":
-        """What the networks see: the front end applied once, resident on the device."""
-        parts = {
-            name: getattr(self, name).to(device).transform(self.front_end) for name in ("train", "validation", "test")
-        }
-        return replace(self, **parts, front_end={})
-
-    def leave_out(self, target: str) -> "DomainProtocol":
-        """Train, validate and test on the other domains; `target` is never seen before the target test."""
-        sources = [name for name in self.train.domain_names if name != target]
-        if len(sources) == len(self.train.domain_names):
-            self.train.domain_index(target)  # raises, naming the domains there are
-        return self._protocol(sources, target)
-
-    def pooled(self) -> "DomainProtocol":
-        """Train, validate and test on all domains; the target is the test part."""
-        return DomainProtocol(self.train, self.validation, self.test, self.test)
-
-    def single_source(self, source: str, target: str) -> "DomainProtocol":
-        """Train, validate and test on one domain, then test on another."""
-        return self._protocol([source], target)
-
-    def _protocol(self, sources: list[str], target: str) -> "DomainProtocol":
-        return DomainProtocol(
-            self.train.select_domains(*sources),
-            self.validation.select_domains(*sources),
-            self.test.select_domains(*sources),
-            concatenate([getattr(self, part).select_domains(target) for part in self.target_parts]),
-        )
-
-
-class DomainProtocol(NamedTuple):
-    """Domain generalisation: selection uses `validation` (source domains) and never `target`."""
-
-    train: MultimodalDataset
-    validation: MultimodalDataset
-    source_test: MultimodalDataset
-    target: MultimodalDataset
 
 
 def _tensor(array: np.ndarray | Tensor | Sequence) -> Tensor:

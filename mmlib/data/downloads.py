@@ -1,23 +1,32 @@
-"""Downloads that resume, and that put a file under its name only when it is complete."""
+"""Downloads that resume, and that put a file under its name only when it is complete and what it should be."""
 
 import os
+import re
 import shutil
+import tempfile
 import urllib.error
 import urllib.request
+import zipfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from mmlib.data.cache import source_hash
+
 _CHUNK = 1 << 20  # bytes
 
 
-def download(url: str, path: Path) -> Path:
+def download(url: str, path: Path, sha256: str = "", progress: bool = True) -> Path:
     """Fetch `url` to `path`; an existing file is kept.
 
     A broken transfer leaves `<path>.part`, from which the next call goes on where the server allows it.
-    Raises OSError naming the address when it cannot be reached or ends early.
+    Raises OSError naming the address when it cannot be reached or ends early, a ValueError where the content has not
+    the hash it should have.
     """
     if path.exists():
+        _check(path, sha256, f"Delete {path} and run again.")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -31,11 +40,13 @@ def download(url: str, path: Path) -> Path:
             total = start + int(length) if length is not None else None
             with (
                 part.open("ab" if start else "wb") as file,
-                tqdm(desc=path.name, total=total, initial=start, unit="B", unit_scale=True) as progress,
+                tqdm(
+                    desc=path.name, total=total, initial=start, unit="B", unit_scale=True, disable=not progress
+                ) as bar,
             ):
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
-                    progress.update(len(chunk))
+                    bar.update(len(chunk))
                 file.flush()
                 os.fsync(file.fileno())
     except (urllib.error.URLError, OSError) as error:
@@ -44,5 +55,64 @@ def download(url: str, path: Path) -> Path:
         raise OSError(f"{url} could not be downloaded ({error}). Run again to go on.") from error
     if total is not None and part.stat().st_size != total:
         raise OSError(f"{url} ended after {part.stat().st_size:,} of {total:,} bytes. Run again to go on from there.")
+    try:
+        _check(part, sha256, f"{url} was altered or damaged on its way. Run again.")
+    except ValueError:
+        part.unlink()
+        raise
     shutil.move(part, path)
     return path
+
+
+def _check(path: Path, sha256: str, advice: str) -> None:
+    if sha256 and (found := source_hash(path)) != sha256:
+        raise ValueError(f"{path.name} has SHA-256 {found[:12]}… and should have {sha256[:12]}…. {advice}")
+
+
+def download_lfs(pointer_url: str, media_url: str, path: Path, progress: bool = True) -> Path:
+    """A file kept in git LFS: its pointer, some lines of text, says which hash and size the file itself must have.
+
+    Raises OSError where the pointer cannot be had or is none, otherwise as `download`."""
+    try:
+        with urllib.request.urlopen(pointer_url, timeout=60) as response:
+            pointer = response.read(1024).decode("ascii", errors="replace")
+    except (urllib.error.URLError, OSError) as error:
+        raise OSError(f"{pointer_url} could not be read ({error}). Run again to go on.") from error
+    digest = re.search(r"^oid sha256:([0-9a-f]{64})$", pointer, re.M)
+    size = re.search(r"^size (\d+)$", pointer, re.M)
+    if not digest or not size:
+        raise OSError(f"{pointer_url} is no git-LFS pointer: it begins with {pointer[:40]!r}.")
+    part = path.with_name(path.name + ".part")
+    if part.exists() and part.stat().st_size >= int(size[1]):
+        part.unlink()  # of something else
+    return download(media_url, path, digest[1], progress)
+
+
+def download_lfs_files(files: Mapping[Path, tuple[str, str]], at_a_time: int = 8) -> None:
+    """Many files of git LFS, path → (pointer's address, file's address), several at a time, under one progress bar."""
+    todo = {path: urls for path, urls in files.items() if not path.exists()}
+    with ThreadPoolExecutor(at_a_time) as pool:
+        fetched = pool.map(lambda path: download_lfs(*todo[path], path, progress=False), todo)
+        try:
+            for _ in tqdm(fetched, initial=len(files) - len(todo), total=len(files), unit="file"):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip file into `folder`, whole or not at all. Raises a ValueError where it is damaged or where a member
+    would leave the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        inside = Path(temporary, "unpacked")
+        inside.mkdir()
+        try:
+            with zipfile.ZipFile(archive) as packed:
+                for name in packed.namelist():
+                    if not (inside / name).resolve().is_relative_to(inside.resolve()):
+                        raise ValueError(f"{archive} is refused: its member {name!r} leads out of the folder.")
+                packed.extractall(inside)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"{archive} is damaged ({error}). Delete it and run again.") from error
+        os.replace(inside, folder)

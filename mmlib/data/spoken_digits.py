@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from mmlib.data import degradation, speech
 from mmlib.data.cache import tensors
-from mmlib.data.dataset import MultimodalDataset, Splits, draw_evenly
+from mmlib.data.dataset import MultimodalDataset, draw_evenly
+from mmlib.data.splits import Splits
 from mmlib.data.transforms import LogMel, ScaleImages, random_shift, shift_and_spec_augment
 from mmlib.seeding import torch_generator
 

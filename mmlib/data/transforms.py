@@ -3,15 +3,19 @@
 Front ends turn raw signals into network inputs; augmentations change a batch in training.
 """
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torchaudio
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmlib.data.dataset import Batch
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class LogMel(nn.Module):
@@ -28,17 +32,6 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         return _standardise((self.mel.to(waveform.device)(waveform) + 1e-6).log()).unsqueeze(1)
-
-
-class LogSpectrogram(nn.Module):
-    """Waveform (batch, time) → log-magnitude STFT (batch, 1, window/2 + 1, frames), standardised per clip."""
-
-    def __init__(self, window: int = 512, hop: int = 353) -> None:
-        super().__init__()
-        self.stft = torchaudio.transforms.Spectrogram(window, hop_length=hop, power=1.0, pad_mode="constant")
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return _standardise((self.stft.to(waveform.device)(waveform) + 1e-7).log()).unsqueeze(1)
 
 
 class ScaleImages:
@@ -106,13 +99,152 @@ def mask_rows_and_columns(images: Tensor, generator: torch.Generator) -> Tensor:
     return mask_band(mask_band(images, generator, 2, 10), generator, 3, 10)
 
 
-def augment(batch: Batch, augmentations: Mapping[str, Augmentation], generator: torch.Generator) -> Batch:
-    """Apply each modality's augmentation; modalities without one stay as they are."""
-    inputs = {
-        name: augmentations[name](tensor, generator) if name in augmentations else tensor
-        for name, tensor in batch.inputs.items()
-    }
+@dataclass(frozen=True)
+class FrameCrop:
+    """Stored frames (batch, frames, height, width, channels) uint8 → crops (batch, channels, frames, size, size),
+    normalised by channel.
+
+    Called, it takes what evaluation sees: the whole frame scaled to the square (`whole`, as in the imbalance papers),
+    or the middle square of ⅞ of its shorter side (224 of 256, as in the MMDG papers). `random` is what training does.
+    With `window`, only that many of the stored frames: the middle ones, or a random stretch.
+    """
+
+    size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of pixel values 0 … 255
+    deviation: tuple[float, ...] = IMAGENET_DEVIATION
+    whole: bool = False
+    window: int = 0  # 0: all frames
+    smallest: float = 0.08  # share of the frame's area that a random crop covers at least
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        batch, count, height, width, _ = frames.shape
+        first = (count - self._length(count)) // 2
+        frames = frames[:, first : first + self._length(count)]
+        extent = torch.ones(batch, 2)
+        if not self.whole:
+            side = 224 / 256 * min(height, width)
+            extent = torch.tensor([side / height, side / width]).expand(batch, 2)
+        return self._cropped(frames, torch.zeros(batch, 2), extent, torch.ones(batch))
+
+    def random(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """A random crop of 8 … 100 % of the area with an aspect ratio of ¾ … 4/3, flipped with probability ½, the same
+        for all frames of a clip. A flip turns optical flow's (two channels) horizontal component round."""
+        batch, count, height, width, _ = frames.shape
+        draws = torch.rand(6, batch, generator=generator, device=generator.device).cpu()
+        starts = (draws[5] * (count - self._length(count) + 1)).long()
+        rows = starts[:, None] + torch.arange(self._length(count))
+        frames = frames[torch.arange(batch)[:, None].to(frames.device), rows.to(frames.device)]
+        area = (self.smallest + draws[0] * (1 - self.smallest)) * height * width
+        ratio = torch.exp((2 * draws[1] - 1) * math.log(4 / 3))  # width / height
+        extent = torch.stack([(area / ratio).sqrt() / height, (area * ratio).sqrt() / width], 1).clamp(max=1)
+        centre = (2 * draws[2:4].T - 1) * (1 - extent)
+        return self._cropped(frames, centre, extent, torch.where(draws[4] < 0.5, -1.0, 1.0))
+
+    def _length(self, count: int) -> int:
+        return min(self.window or count, count)
+
+    def _cropped(self, frames: Tensor, centre: Tensor, extent: Tensor, flip: Tensor) -> Tensor:
+        """Boxes by centre and extent (batch, 2), (vertical, horizontal) in −1 … 1 of the frame, scaled bilinearly."""
+        batch, count, height, width, channels = frames.shape
+        mean, deviation = (torch.tensor(value, device=frames.device) for value in (self.mean, self.deviation))
+        pixels = ((frames.float() - mean) / deviation).permute(0, 4, 1, 2, 3).reshape(batch, -1, height, width)
+        theta = torch.zeros(batch, 2, 3)
+        theta[:, 0, 0], theta[:, 0, 2] = extent[:, 1] * flip, centre[:, 1]
+        theta[:, 1, 1], theta[:, 1, 2] = extent[:, 0], centre[:, 0]
+        grid = functional.affine_grid(
+            theta.to(frames.device), [batch, channels, self.size, self.size], align_corners=False
+        )
+        crops = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        crops = crops.reshape(batch, channels, count, self.size, self.size)
+        if channels == 2:
+            crops[:, 0] *= flip.to(crops.device)[:, None, None, None]
+        return crops
+
+
+@dataclass(frozen=True)
+class PowerSpectrogram:
+    """Stored sound (batch, time) int16 → log power (batch, 1, 257, frames), standardised per clip, as in the MMDG
+    papers and in PMR: scipy.signal.spectrogram, windows of 512 overlapping by 353 (Tukey ¼, mean removed, density)."""
+
+    sample_rate: int = 16000
+    window: int = 512
+    hop: int = 159
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        taper = _tukey(self.window, 0.25).to(waveform.device)
+        pieces = as_waveform(waveform).unfold(-1, self.window, self.hop)
+        spectrum = torch.fft.rfft((pieces - pieces.mean(-1, keepdim=True)) * taper).abs().square()
+        spectrum = spectrum / (self.sample_rate * taper.square().sum())
+        spectrum[..., 1 : (self.window + 1) // 2] *= 2  # one-sided: all but the constant and the Nyquist frequency
+        return _standardise((spectrum + 1e-7).log().transpose(-1, -2)).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class MagnitudeSpectrogram:
+    """Stored sound (batch, time) int16 → log(|STFT| + 1e-7) (batch, 1, 257, frames), not standardised, as OGM-GE takes
+    it from CREMA-D: Hann windows of 512 every 353 samples, padded by zeros in the middle of the first and last one."""
+
+    window: int = 512
+    hop: int = 353
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        hann = torch.hann_window(self.window, device=waveform.device)
+        spectrum = torch.stft(
+            as_waveform(waveform), self.window, self.hop, window=hann, pad_mode="constant", return_complex=True
+        )
+        return (spectrum.abs() + 1e-7).log().unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """An augmentation of network inputs, for data that is stored as raw signals."""
+
+    front_end: Callable[[Tensor], Tensor]
+    augmentation: Augmentation
+
+    def __call__(self, stored: Tensor, generator: torch.Generator) -> Tensor:
+        return self.augmentation(self.front_end(stored), generator)
+
+
+def as_waveform(stored: Tensor) -> Tensor:
+    """int16 samples as floating point in −1 … 1; floating point as it is."""
+    return stored if stored.is_floating_point() else stored.float() / 32768
+
+
+def noise_and_blank_band(
+    spectrograms: Tensor, generator: torch.Generator, noise: float = 0.05, band: int = 9
+) -> Tensor:
+    """What the MMDG papers do to a spectrogram in training: uniform noise in ± `noise`, and `band` frequency bins at a
+    random place set to 0."""
+    batch, _, bins, _ = spectrograms.shape
+    draws = torch.rand(spectrograms.shape, generator=generator, device=generator.device).to(spectrograms.device)
+    starts = torch.randint(0, bins - 1 - band, (batch, 1), generator=generator, device=generator.device)
+    positions = torch.arange(bins, device=spectrograms.device) - starts.to(spectrograms.device)
+    kept = ((positions < 0) | (positions >= band))[:, None, :, None]
+    return (spectrograms + noise * (2 * draws - 1)) * kept
+
+
+def augment(
+    batch: Batch,
+    front_end: Mapping[str, Callable[[Tensor], Tensor]],
+    augmentations: Mapping[str, Augmentation],
+    generator: torch.Generator,
+) -> Batch:
+    """Each stored modality as training sees it: through its augmentation, else through its front end, else as it is."""
+    inputs = dict(batch.inputs)
+    for name, value in batch.inputs.items():
+        if name in augmentations:
+            inputs[name] = augmentations[name](value, generator)
+        elif name in front_end:
+            inputs[name] = front_end[name](value)
     return batch._replace(inputs=inputs)
+
+
+def _tukey(length: int, share: float) -> Tensor:
+    """scipy's periodic Tukey window: cosine slopes over this share of it, flat between them."""
+    place = torch.arange(length, dtype=torch.float64) / length * 2 / share
+    slope = torch.minimum(place, 2 / share - place).clamp(max=1)
+    return (0.5 * (1 - torch.cos(math.pi * slope))).float()
 
 
 def _standardise(spectrogram: Tensor) -> Tensor:

@@ -171,7 +171,7 @@ class PMR(Method):
         self.model.eval()
         device = next(self.model.parameters()).device
         sums = {name: torch.zeros_like(self._prototypes(name)) for name in self.model.modalities}
-        for batch in train.batches(512, device=device):
+        for batch in train.batches(train.evaluation_batch, device=device):
             for name, feature in self.model(batch.inputs).features.items():
                 sums[name].index_add_(0, batch.labels, feature)
         classes = len(next(iter(sums.values())))

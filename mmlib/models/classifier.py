@@ -6,8 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmlib.models.encoders import ENCODERS, Encoder
+from mmlib.models.encoders import Encoder, ResNet18, SmallConvNet
+from mmlib.models.video import SlowFast, SlowOnly
 from mmlib.seeding import seed_for
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "small": SmallConvNet,
+    "resnet18": ResNet18,
+    "slowfast-r101": SlowFast,
+    "slowonly-r50": SlowOnly,
+}
 
 
 class Outputs(NamedTuple):
@@ -119,21 +127,24 @@ def build_classifier(
     input_shapes: Mapping[str, tuple[int, ...]],
     classes: int,
     seed: int,
-    encoder: str = "small",
+    encoder: str | Mapping[str, str] = "small",
     fusion: str = "concat",
     fused_head: str = "linear",
 ) -> MultimodalClassifier:
-    """A classifier for inputs of these shapes (`dataset.input_shapes`), initialised from the seed alone.
+    """A classifier for inputs of these shapes (`dataset.input_shapes`), initialised from the seed alone; `encoder` is
+    one name for all modalities or a name for each.
 
     Each encoder's start depends on seed and modality only: joint and uni-modal models of one seed begin with the
     same encoders.
     """
-    if encoder not in ENCODERS:
-        raise ValueError(f"There is no encoder {encoder!r}; choose one of {', '.join(ENCODERS)}.")
+    names = dict.fromkeys(input_shapes, encoder) if isinstance(encoder, str) else encoder
+    for name in names.values():
+        if name not in ENCODERS:
+            raise ValueError(f"There is no encoder {name!r}; choose one of {', '.join(ENCODERS)}.")
     with torch.random.fork_rng(devices=[]):
         encoders = {}
         for name, shape in input_shapes.items():
             torch.manual_seed(seed_for("initialise encoder", name, seed))
-            encoders[name] = ENCODERS[encoder](shape)
+            encoders[name] = ENCODERS[names[name]](shape)
         torch.manual_seed(seed_for("initialise heads", seed))
         return MultimodalClassifier(encoders, classes, fusion, fused_head)

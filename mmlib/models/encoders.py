@@ -25,13 +25,13 @@ class Encoder(nn.Module):
 class SmallConvNet(Encoder):
     """Three strided convolutions with batch norm, for spectrograms and small images; the third is the last stage.
 
-    Input (batch, channels, height, width) of the shape it was built for; output (batch, features).
+    Input (batch, channels, height, width) of the shape it was built for, or video (batch, channels, frames, height,
+    width) whose frames are encoded one by one and averaged; output (batch, features).
     """
 
     def __init__(self, input_shape: tuple[int, ...], features: int = 64, width: int = 16) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise ValueError(f"SmallConvNet reads (channels, height, width), not {tuple(input_shape)}.")
+        _check(type(self).__name__, input_shape)
         self.features = features
         first, second, third = (
             nn.Sequential(
@@ -41,10 +41,13 @@ class SmallConvNet(Encoder):
             )
             for incoming, outgoing in pairwise((input_shape[0], width, 2 * width, 4 * width))
         )
-        height, extent = (-(-size // 8) for size in input_shape[1:])
+        height, extent = (-(-size // 8) for size in input_shape[-2:])
         self.trunk = nn.Sequential(first, second)
         self.last_stage = third
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(4 * width * height * extent, features))
+        if len(input_shape) == 4:
+            self.trunk.insert(0, _FramesAsBatch())
+            self.head.append(_MeanOverFrames(input_shape[1]))
 
 
 class ResNet18(Encoder):
@@ -58,11 +61,7 @@ class ResNet18(Encoder):
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
-        if len(input_shape) not in (3, 4):
-            raise ValueError(
-                "ResNet18 reads (channels, height, width) or (channels, frames, height, width), "
-                f"not {tuple(input_shape)}."
-            )
+        _check(type(self).__name__, input_shape)
         network = torchvision.models.resnet18(weights=None)
         network.conv1 = nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False)
         trunk = {name: getattr(network, name) for name in _STEM_TO_LAYER3}
@@ -73,6 +72,13 @@ class ResNet18(Encoder):
         self.trunk = nn.Sequential(OrderedDict(trunk))
         self.last_stage = network.layer4
         self.head = nn.Sequential(OrderedDict(head))
+
+
+def _check(name: str, input_shape: tuple[int, ...]) -> None:
+    if len(input_shape) not in (3, 4):
+        raise ValueError(
+            f"{name} reads (channels, height, width) or (channels, frames, height, width), not {tuple(input_shape)}."
+        )
 
 
 _STEM_TO_LAYER3 = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
@@ -94,6 +100,3 @@ class _MeanOverFrames(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.unflatten(0, (-1, self.frames)).mean(1)
-
-
-ENCODERS: dict[str, type[Encoder]] = {"small": SmallConvNet, "resnet18": ResNet18}

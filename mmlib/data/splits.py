@@ -1,0 +1,72 @@
+"""Training, validation and test part of a data set, and protocols over its domains."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmlib.data.dataset import MultimodalDataset, concatenate
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as a loader returns it: three disjoint parts and the way from raw signal to network input."""
+
+    train: MultimodalDataset
+    validation: MultimodalDataset
+    test: MultimodalDataset
+    # Modality → batched transform, raw signal → input. Empty where the parts carry one of their own: data that is read
+    # from disk batch by batch, whose augmentations start from the stored signal.
+    front_end: dict[str, Callable[[Tensor], Tensor]]
+    augmentations: dict[str, Callable[[Tensor, torch.Generator], Tensor]]  # modality → what training does to inputs
+    sample_rates: dict[str, int]  # modality → Hz, for those one can listen to
+    # The parts of an unseen domain to test on: only "test" where handwriting or actors recur across domains.
+    target_parts: tuple[str, ...] = ("test",)
+    about: str = ""  # data set, protocol and missing clips, for every table made from it
+
+    def prepared(self, device: str | torch.device = "cpu") -> "Splits":
+        """What the networks see: the front end applied once, resident on the device."""
+        parts = {
+            name: getattr(self, name).to(device).transform(self.front_end) for name in ("train", "validation", "test")
+        }
+        return replace(self, **parts, front_end={})
+
+    def leave_out(self, target: str) -> "DomainProtocol":
+        """Train, validate and test on the other domains; `target` is never seen before the target test."""
+        sources = [name for name in self.train.domain_names if name != target]
+        if len(sources) == len(self.train.domain_names):
+            self.train.domain_index(target)  # raises, naming the domains there are
+        return self._protocol(sources, target)
+
+    def pooled(self) -> "DomainProtocol":
+        """Train, validate and test on all domains; the target is the test part."""
+        return DomainProtocol(self.train, self.validation, self.test, self.test)
+
+    def single_source(self, source: str, target: str) -> "DomainProtocol":
+        """Train, validate and test on one domain, then test on another."""
+        return self._protocol([source], target)
+
+    def _protocol(self, sources: list[str], target: str) -> "DomainProtocol":
+        return DomainProtocol(
+            self.train.select_domains(*sources),
+            self.validation.select_domains(*sources),
+            self.test.select_domains(*sources),
+            concatenate([getattr(self, part).select_domains(target) for part in self.target_parts]),
+        )
+
+
+class DomainProtocol(NamedTuple):
+    """Domain generalisation: selection uses `validation` (source domains) and never `target`."""
+
+    train: MultimodalDataset
+    validation: MultimodalDataset
+    source_test: MultimodalDataset
+    target: MultimodalDataset
+
+
+def with_shuffled_labels(splits: Splits, generator: torch.Generator) -> Splits:
+    """A negative control: training labels permuted at random, so that there is nothing left to learn."""
+    order = torch.randperm(len(splits.train), generator=generator).to(splits.train.device)
+    return replace(splits, train=replace(splits.train, labels=splits.train.labels[order]))

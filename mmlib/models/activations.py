@@ -1,0 +1,81 @@
+"""What frozen trunks make of every clip, computed once and kept on disk: training then starts at the last stage."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mmlib.data.cache import atomic_path, cache_directory, spelled
+from mmlib.data.dataset import MultimodalDataset
+from mmlib.data.splits import Splits
+from mmlib.data.stored import StoredRows
+from mmlib.models.architecture import Architecture, has_frozen_trunk
+
+_PARTS = ("train", "validation", "test")
+
+
+def as_float(stored: Tensor) -> Tensor:
+    """The front end of kept activations, which are stored with half precision."""
+    return stored.float()
+
+
+def with_kept_activations(
+    splits: Splits, architecture: Architecture, device: torch.device
+) -> tuple[Splits, Architecture]:
+    """The same data, and the architecture that reads it, with the frozen trunks' outputs (float16) in the place of
+    every modality on disk that training does not augment. An augmented modality is different in every epoch and stays.
+
+    The trunks are those of seed 0 where no weights are published. Kept in `$MMLIB_CACHE/activations`, under the hash of
+    the clips, the front end and the trunk's weights.
+    """
+    if not architecture.frozen:
+        raise ValueError("Only what frozen trunks give can be kept: the architecture is not frozen.")
+    shapes = splits.train.input_shapes
+    model = architecture.build(shapes, len(splits.train.class_names), 0).eval().to(device)
+    kept = {}
+    for name in shapes:
+        stored = isinstance(splits.train.inputs[name], StoredRows)
+        if stored and name not in splits.augmentations and has_frozen_trunk(model.encoders[name]):
+            kept[name] = _kept_rows(splits, name, model.encoders[name].trunk, device)
+    parts = {part: _with_inputs(getattr(splits, part), kept) for part in _PARTS}
+    trunks_of = architecture.trunks_of + tuple((name, shapes[name]) for name in kept)
+    return replace(splits, **parts), replace(architecture, trunks_of=trunks_of)
+
+
+def _with_inputs(part: MultimodalDataset, kept: dict[str, StoredRows]) -> MultimodalDataset:
+    inputs, front_end = dict(part.inputs), dict(part.front_end)
+    for name, everything in kept.items():
+        place = torch.searchsorted(everything.rows, part.inputs[name].rows)
+        inputs[name] = StoredRows(everything.array, place, everything.content)
+        front_end[name] = as_float
+    return replace(part, inputs=inputs, front_end=front_end)
+
+
+@torch.no_grad()
+def _kept_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.device) -> StoredRows:
+    """The trunk's output for every row that any part reads; `rows` of the result are those of the clips, sorted."""
+    source: StoredRows = splits.train.inputs[name]
+    rows = torch.cat([getattr(splits, part).inputs[name].rows for part in _PARTS]).unique()
+    front_end = splits.train.front_end[name]
+    digest = hashlib.sha256(f"{source.content} {spelled(front_end)}".encode() + rows.numpy().tobytes())
+    for value in trunk.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    content = digest.hexdigest()[:24]
+    path = cache_directory() / "activations" / f"{content}.npy"
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            array = None
+            for start in tqdm(range(0, len(rows), 16), desc=f"activations of {name}", unit="batch"):
+                outputs = trunk(front_end(source.array[rows[start : start + 16]].to(device))).half().cpu().numpy()
+                if len(outputs) != len(rows[start : start + 16]):
+                    raise ValueError(f"The trunk of {name!r} folds frames into the batch: its outputs cannot be kept.")
+                if array is None:
+                    shape = (len(rows), *outputs.shape[1:])
+                    array = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+                array[start : start + len(outputs)] = outputs
+            array.flush()
+            del array
+    return StoredRows(torch.from_numpy(np.load(path, mmap_mode="c")), rows, content)
