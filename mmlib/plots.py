@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from mmlib.data.dataset import MultimodalDataset
-from mmlib.experiments import Estimate, estimate
+from mmlib.estimates import Estimate, estimate
 from mmlib.flatness import Plane
 from mmlib.mixture import Mixture
 

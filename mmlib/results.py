@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mmlib.experiments import Estimate
+from mmlib.estimates import Estimate
 
 MIME_TYPE = "application/vnd.mmlib.record+json"
 VERDICTS = {True: "holds", False: "fails", None: "not distinguishable"}

@@ -14,7 +14,7 @@ from mmlib import batch
 from mmlib.__main__ import main
 
 GOOD = """import pandas as pd
-from mmlib.experiments import Estimate
+from mmlib.estimates import Estimate
 from mmlib.results import Record
 record = Record("small")
 table = pd.DataFrame({"method": ["erm", "=ema"], "target accuracy": [0.5, None]})

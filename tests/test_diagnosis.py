@@ -5,7 +5,8 @@ from conftest import toy_dataset
 
 from mmlib import diagnosis
 from mmlib.data import Splits
-from mmlib.experiments import Run, estimate, paired_difference, per_seed, train_runs, where
+from mmlib.estimates import estimate, paired_difference
+from mmlib.experiments import Run, per_seed, train_runs, where
 from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig, evaluate
 

@@ -10,19 +10,8 @@ from scipy import stats
 
 from mmlib.data import with_shuffled_labels
 from mmlib.data.transforms import add_noise
-from mmlib.experiments import (
-    Estimate,
-    Run,
-    estimate,
-    histories,
-    over_targets,
-    paired_difference,
-    per_seed,
-    score_table,
-    train_runs,
-    tune,
-    where,
-)
+from mmlib.estimates import Estimate, estimate, over_targets, paired_difference
+from mmlib.experiments import Run, histories, per_seed, score_table, train_runs, tune, where
 from mmlib.mixture import sample_scores
 from mmlib.training import TrainingConfig
 

@@ -6,7 +6,7 @@ from conftest import toy_dataset
 from torch.nn import functional
 
 from mmlib.data import MultimodalDataset
-from mmlib.experiments import estimate
+from mmlib.estimates import estimate
 from mmlib.methods import ABLATION, MBCD, build
 from mmlib.models import MultimodalClassifier, build_classifier
 from mmlib.models.statistics_noise import perturb_statistics

@@ -13,7 +13,7 @@ from conftest import toy_dataset, write_notebook
 
 from mmlib import plots, widgets
 from mmlib.data import MultimodalDataset
-from mmlib.experiments import Estimate
+from mmlib.estimates import Estimate
 from mmlib.flatness import Plane
 from mmlib.mixture import fit_mixture
 from mmlib.parameters import BadParameter, Interval, check_against_notebook, parse_assignment, validate

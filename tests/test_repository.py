@@ -15,7 +15,7 @@ LAYERS = (
     {"averaging", "mixture"},
     {"methods"},
     {"training"},
-    {"flatness", "diagnosis", "experiments"},
+    {"estimates", "flatness", "diagnosis", "experiments"},
     {"plots", "widgets", "results", "parameters", "report", "batch"},
     {"__main__"},
 )

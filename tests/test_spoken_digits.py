@@ -8,7 +8,8 @@ import torch
 from mmlib.data import load, speech
 from mmlib.data.degradation import degrade
 from mmlib.diagnosis import learning_speed
-from mmlib.experiments import Run, estimate, paired_difference, per_seed, train_runs, where
+from mmlib.estimates import estimate, paired_difference
+from mmlib.experiments import Run, per_seed, train_runs, where
 from mmlib.training import TrainingConfig
 
 PARTS = ("train", "validation", "test")
