@@ -93,10 +93,14 @@ def samples(
 
 
 def _draw_sample(axis: Axes, modality: str, sample: np.ndarray) -> None:
+    if sample.ndim == 4:  # of a video, the middle frame
+        sample = sample[:, sample.shape[1] // 2]
     if modality == "audio":
         axis.imshow(sample[0], origin="lower", aspect="auto", cmap="magma")
     elif len(sample) == 1:
         axis.imshow(sample[0], cmap="gray", vmin=0, vmax=1)
+    elif len(sample) == 3:
+        axis.imshow(np.moveaxis((sample - sample.min()) / max(np.ptp(sample), 1e-6), 0, -1))
     else:
         axis.imshow(np.linalg.norm(sample, axis=0), cmap="viridis")
 

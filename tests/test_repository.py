@@ -16,7 +16,7 @@ LAYERS = (
     {"methods"},
     {"training"},
     {"estimates", "flatness", "diagnosis", "experiments"},
-    {"plots", "widgets", "results", "parameters", "report", "batch"},
+    {"plots", "widgets", "results", "reproduction", "parameters", "report", "batch"},
     {"__main__"},
 )
 

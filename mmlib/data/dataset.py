@@ -221,6 +221,10 @@ class MultimodalDataset:
         inputs = self.as_seen({name: tensor[:] for name, tensor in self.inputs.items()})
         return Batch(inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device))
 
+    def seen(self) -> "MultimodalDataset":
+        """The same samples in memory, as network inputs."""
+        return replace(self, inputs=self.whole().inputs, front_end={})
+
     def _map(self, function: Callable[[Tensor | StoredRows], Tensor | StoredRows]) -> "MultimodalDataset":
         return replace(
             self,

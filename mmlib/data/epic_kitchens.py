@@ -94,9 +94,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is damaged or no list of MM-SADA ({error!r}).") from error
     wrong = ~table["verb_class"].isin(range(len(CLASSES)))
     if wrong.any():
-        raise ValueError(
-            f"{path}: verb_class {table['verb_class'][wrong].iloc[0]!r} is none of 0 … {len(CLASSES) - 1}."
-        )
+        raise ValueError(f"{path}: verb_class {table['verb_class'][wrong].iloc[0]} is none of 0 … {len(CLASSES) - 1}.")
     return table
 
 

@@ -94,7 +94,7 @@ def read_media(
             samples = None if waveform is None else waveform.joined(path)
             pictures = None if frames is None else frames.joined(path)
     except av.error.FFmpegError as error:
-        if path.exists() and path.open("rb").read(len(_POINTER)) == _POINTER:
+        if path.exists() and path.read_bytes().startswith(_POINTER):
             raise CorruptClip(f"{path} is a git-LFS pointer and not the clip: fetch it with git lfs pull.") from error
         raise CorruptClip(f"{path} cannot be decoded: {error.strerror or error}.") from error
     if samples is not None and pictures is None:

@@ -26,6 +26,11 @@ class Splits:
     target_parts: tuple[str, ...] = ("test",)
     about: str = ""  # data set, protocol and missing clips, for every table made from it
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether these are synthetic clips that only have a benchmark's layout (`about` says so, too)."""
+        return self.about.startswith("STAND-IN")
+
     def prepared(self, device: str | torch.device = "cpu") -> "Splits":
         """What the networks see: the front end applied once, resident on the device."""
         parts = {

@@ -20,6 +20,7 @@ from mmlib.data import ave, cremad, epic_kitchens, hac, kinetics_sounds
 from mmlib.data.benchmarks import STAND_IN
 from mmlib.data.media import picture_bytes, write_sound, write_video
 from mmlib.data.preparation import prepare
+from mmlib.data.splits import Splits
 from mmlib.data.stored import folder_of
 
 _SIZE, _RATE, _SECONDS = (32, 48), 8, 1.5  # of the encoded clips: pixels, frames per second
@@ -36,11 +37,24 @@ def prepared(name: str) -> str:
     return folder
 
 
-def write(name: str, source: Path, train: int = 3, test: int = 1) -> None:
-    """The stand-in's source files: `train` and `test` clips for every class (and domain)."""
+def load_or_stand_in(name: str, which: str = "auto", **dials: object) -> Splits:
+    """The benchmark `name` with these dials: "real", as prepared; "stand-in"; "auto": the stand-in where it was not
+    prepared, with small frames. `Splits.is_stand_in` and `about` say which it became."""
+    if which not in ("auto", "real", "stand-in"):
+        raise ValueError(f"which must be auto, real or stand-in, not {which!r}.")
+    if name not in _READERS:
+        raise ValueError(f"There is no benchmark {name!r}; choose one of {', '.join(_READERS)}.")
+    there = (folder_of(name) / "prepared.json").exists()
+    if which == "real" or (which == "auto" and there):
+        return _READERS[name].load(**dials)
+    return _READERS[name].load(**dials, size=28, folder=prepared(name))
+
+
+def write(name: str, source: Path) -> None:
+    """The stand-in's source files: a few clips for every class (and domain)."""
     source.mkdir(parents=True, exist_ok=True)
     (source / STAND_IN).write_text("Synthetic clips in the layout of a data set. No result is to be had from them.\n")
-    _WRITERS[name](source, {"train": train, "test": test})
+    _WRITERS[name](source, {"train": 10, "test": 4} if name == "cremad" else {"train": 3, "test": 1})
 
 
 def _sound(label: int, draw: np.random.Generator, strength: float = 0.3) -> np.ndarray:
@@ -115,7 +129,8 @@ def _hac(source: Path, counts: dict[str, int]) -> None:
                     stem = f"{part}_{label}_{number}"
                     draw = np.random.default_rng([4, place, label, number, len(part)])
                     frames = _pictures(label, draw)
-                    write_video(source / domain / "videos" / f"{stem}.mp4", frames + np.uint8(20 * place), _RATE)
+                    lighter = (frames.astype(int) + 20 * place).clip(0, 255).astype(np.uint8)
+                    write_video(source / domain / "videos" / f"{stem}.mp4", lighter, _RATE)
                     for axis in ("x", "y"):
                         write_video(source / domain / "flow" / f"{stem}_flow_{axis}.mp4", frames, _RATE)
                     write_sound(source / domain / "audio" / f"{stem}.wav", _sound(label, draw), _SOUND_RATE)

@@ -112,8 +112,9 @@ def read_manifest(folder: Path) -> tuple[dict, pd.DataFrame]:
     """prepared.json and manifest.csv, all rows, text as text. Raises a ValueError where one is damaged."""
     try:
         about = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-        text = dict.fromkeys(("key", "label", "split", "domain", "reason"), str)
-        manifest = pd.read_csv(folder / "manifest.csv", dtype=text, keep_default_na=False)
+        manifest = pd.read_csv(folder / "manifest.csv", keep_default_na=False, na_values=[""])
+        text = ["key", "label", "split", "status", "reason"]
+        manifest[text] = manifest[text].fillna("").astype(str)
         assert len(manifest) == about["clips"]
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise ValueError(f"{folder} is damaged ({error!r}). Delete it and prepare the data again.") from error

@@ -1,6 +1,6 @@
 """Which network a run trains, as plain values: encoders, published weights they start from, and what is frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,24 @@ def kept_state(model: MultimodalClassifier) -> dict[str, Tensor]:
 def has_frozen_trunk(encoder: nn.Module) -> bool:
     """Whether this is an encoder in parts whose trunk has weights, none of them trained."""
     return isinstance(encoder, Encoder) and any(True for _ in encoder.trunk.parameters()) and is_frozen(encoder.trunk)
+
+
+# Modality → the name under which the weights that MMDG papers start from are published.
+PUBLISHED_FILES = {
+    "video": "slowfast_r101_8x8x1_256e_kinetics400_rgb_20210218-0dd54025.pth",
+    "flow": "slowonly_r50_8x8x1_256e_kinetics400_flow_20200704-6b384243.pth",
+    "audio": "H.pth.tar",
+}
+
+
+def published_files(folder: str, modalities: Sequence[str]) -> Pairs:
+    """The published weights of these modalities in a folder. Raises FileNotFoundError, which says where they come
+    from."""
+    pairs = tuple((name, str(Path(folder, PUBLISHED_FILES[name]))) for name in modalities)
+    for _, path in pairs:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} is missing; `python -m mmlib data epic_kitchens --help` says where it is.")
+    return pairs
 
 
 def load_published(encoder: Encoder, path: str) -> None:

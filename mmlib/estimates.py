@@ -1,0 +1,65 @@
+"""Honest statistics: intervals and paired differences, with "not distinguishable" among the verdicts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over independent runs with the half-width of its 95 % interval (Student's t, n − 1)."""
+
+    mean: float
+    half_width: float
+    count: int
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
+
+    @property
+    def above_zero(self) -> bool | None:
+        """True or False where the interval excludes zero; None: not distinguishable."""
+        if math.isnan(self.half_width) or self.low <= 0 <= self.high:
+            return None
+        return self.low > 0
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".3f"
+        return f"{self.mean:{spec}} ± {self.half_width:{spec.replace('+', '')}}"
+
+    def __str__(self) -> str:
+        return format(self)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and 95 % interval. One value has no interval: its half-width is NaN."""
+    series = pd.Series(list(values), dtype=float)
+    if series.empty or series.isna().any():
+        raise ValueError(f"An estimate needs at least one value and no NaN, not {list(values)}.")
+    count = len(series)
+    if count == 1:
+        return Estimate(float(series.iloc[0]), math.nan, 1)
+    half_width = stats.t.ppf(0.975, count - 1) * series.std(ddof=1) / math.sqrt(count)
+    return Estimate(float(series.mean()), float(half_width), count)
+
+
+def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:
+    """Mean of first − second over runs paired by their index (seed, or target and seed), with its interval."""
+    if not first.index.sort_values().equals(second.index.sort_values()):
+        raise ValueError("Paired values must have the same index (the same seeds and targets).")
+    if first.index.has_duplicates:
+        raise ValueError("Paired values must have a unique index.")
+    return estimate(first - second.reindex(first.index))
+
+
+def over_targets(table: pd.DataFrame, score: str) -> pd.Series:
+    """Mean of a score over targets, per seed: seeds are the independent repetitions, targets are not."""
+    return table.groupby("seed")[score].mean()
