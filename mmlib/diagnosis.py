@@ -115,7 +115,7 @@ def shift_curve(
 
 
 def gradient_cosines(model: MultimodalClassifier, batch: Batch) -> dict[str, float]:
-    """cos(∇_θk CE(z_k), ∇_θk CE(z_mm)) for every modality's encoder, in eval mode on this batch.
+    """cos(∇_θk CE(z_k), ∇_θk CE(z_mm)) for the trained weights of every modality's encoder, in eval mode on this batch.
 
     1: what helps the modality alone helps the joint prediction; < 0: they conflict. The uni-modal head must have been
     trained ("multi-loss"), or the first gradient is that of a random head.
@@ -126,7 +126,7 @@ def gradient_cosines(model: MultimodalClassifier, batch: Batch) -> dict[str, flo
     fused_loss = functional.cross_entropy(outputs.fused_logits, batch.labels)
     cosines = {}
     for name in model.modalities:
-        weights = list(model.encoders[name].parameters())
+        weights = [weight for weight in model.encoders[name].parameters() if weight.requires_grad]
         own_loss = functional.cross_entropy(outputs.unimodal_logits[name], batch.labels)
         own, fused = (
             torch.cat([part.flatten() for part in torch.autograd.grad(loss, weights, retain_graph=True)])

@@ -219,3 +219,6 @@ def test_protocols(toy_splits):
     assert pooled.validation.fingerprint() == toy_splits.validation.fingerprint()
     assert pooled.target.fingerprint() == toy_splits.test.fingerprint()
     assert Run("erm", "there", 0, ("left",)).protocol(toy_splits).train.modalities == ("left",)
+    lonely = dataclasses.replace(toy_splits, validation=toy_splits.validation.select_domains("here"))
+    with pytest.raises(ValueError, match="The validation part is empty with there as sources and here unseen"):
+        lonely.leave_out("here")

@@ -1,7 +1,12 @@
+import dataclasses
+
 import pytest
 import torch
 
+from mmlib.data.stand_in import load_or_stand_in
+from mmlib.experiments import Run, train_runs
 from mmlib.models import (
+    Architecture,
     MultimodalClassifier,
     ResNet18,
     SlowFast,
@@ -10,6 +15,9 @@ from mmlib.models import (
     build_classifier,
     is_frozen,
 )
+from mmlib.models.activations import with_kept_activations
+from mmlib.models.architecture import load_published, published_files, published_names
+from mmlib.training import TrainingConfig
 
 SHAPES = {"audio": (1, 40, 49), "image": (3, 32, 32)}
 
@@ -114,6 +122,158 @@ def test_an_encoder_is_its_parts_in_a_row():
         encoder.eval()
         images = torch.randn(2, *((1, 16, 16) if isinstance(encoder, SmallConvNet) else (1, 32, 32)))
         assert torch.equal(encoder(images), encoder.head(encoder.last_stage(encoder.trunk(images))))
+
+
+def test_parameter_counts_are_the_published_ones():
+    """With their heads of 400 classes. OpenMMLab's SlowFast-R101 8 × 8 has lateral kernels of seven frames; the 62.8 M
+    that are often quoted are those of the paper's five."""
+    slow_fast, slow_only = SlowFast((3, 32, 224, 224)), SlowOnly((3, 8, 224, 224))
+    with_head = count_parameters(slow_fast) + 2304 * 400 + 400
+    laterals = sum(p.numel() for name, p in slow_fast.named_parameters() if "lateral" in name)
+    assert round((with_head - laterals * 2 / 7) / 1e6, 1) == 62.8 and round(with_head / 1e6, 1) == 62.9
+    assert round((count_parameters(slow_only) + 2048 * 400 + 400) / 1e6, 1) == 32.5
+
+
+def test_slow_fast_is_its_definition_from_the_parts_of_both_pathways():
+    """The trunk's one tensor hides nothing: pathways written out, layer4 and the means included."""
+    network = SlowFast((3, 8, 32, 32), depth=50).eval()
+    video = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    slow_path, fast_path = network.trunk.slow_path, network.trunk.fast_path
+    with torch.no_grad():
+        slow = network.trunk.pool(slow_path["conv1"](video[:, :, ::4]))
+        fast = network.trunk.pool(fast_path["conv1"](video))
+        for number in range(4):
+            lateral = slow_path["conv1_lateral" if number == 0 else f"layer{number}_lateral"](fast)
+            assert lateral.shape[1] == 2 * fast.shape[1] and lateral.shape[2:] == slow.shape[2:]
+            slow = torch.cat([slow, lateral], 1)
+            stages = (
+                (slow_path, fast_path) if number < 3 else (network.last_stage.slow_path, network.last_stage.fast_path)
+            )
+            slow, fast = (stage[f"layer{number + 1}"](maps) for stage, maps in zip(stages, (slow, fast), strict=True))
+        expected = torch.cat([slow.mean((2, 3, 4)), fast.mean((2, 3, 4))], 1)
+        assert slow.shape[1:3] == (2048, 2) and fast.shape[1:3] == (256, 8)
+        assert torch.allclose(network(video), expected, atol=1e-4)
+
+
+class TestPublishedWeights:
+    MADE = staticmethod(
+        lambda: {
+            "video": SlowFast((3, 8, 32, 32)),
+            "flow": SlowOnly((2, 8, 32, 32)),
+            "audio": ResNet18((1, 65, 65)),
+        }
+    )
+    HEADS = {"video": "cls_head.fc_cls.weight", "flow": "cls_head.fc_cls.bias", "audio": "audnet.fc.weight"}  # noqa: RUF012
+    KEYS = {"video": "state_dict", "flow": "state_dict", "audio": "model_state_dict"}  # noqa: RUF012
+
+    def published(self, modality, path, change=lambda state: None):
+        """A file as it is published: names of its own, a head, and things beside the weights."""
+        torch.manual_seed(1)
+        encoder = self.MADE()[modality]
+        state = {published_names(encoder)[name]: value for name, value in encoder.state_dict().items()}
+        state[self.HEADS[modality]] = torch.zeros(3)
+        change(state)
+        torch.save({"meta": {"epoch": 3}, self.KEYS[modality]: state}, path)
+        return encoder
+
+    @pytest.mark.parametrize("modality", ["video", "flow", "audio"])
+    def test_a_round_trip(self, modality, tmp_path):
+        written = self.published(modality, tmp_path / "w.pth")
+        read = self.MADE()[modality]
+        load_published(read, str(tmp_path / "w.pth"))
+        for name, value in read.state_dict().items():
+            assert torch.equal(value, written.state_dict()[name]), name
+
+    def test_names_are_those_of_the_published_files(self):
+        names = {modality: set(published_names(encoder).values()) for modality, encoder in self.MADE().items()}
+        assert {
+            "backbone.slow_path.conv1.conv.weight",
+            "backbone.slow_path.conv1_lateral.conv.weight",
+            "backbone.slow_path.layer3_lateral.conv.weight",
+            "backbone.slow_path.layer3.22.conv3.bn.running_var",
+            "backbone.fast_path.layer4.0.downsample.conv.weight",
+        } <= names["video"]
+        assert {"backbone.conv1.bn.bias", "backbone.layer4.2.conv1.conv.weight"} <= names["flow"]
+        assert {"audnet.conv1.weight", "audnet.layer4.0.downsample.0.weight", "audnet.bn1.running_mean"} <= names[
+            "audio"
+        ]
+
+    def test_whatever_does_not_fit_is_listed(self, tmp_path):
+        def spoil(state):
+            del state["audnet.conv1.weight"]
+            state["audnet.layer9.weight"] = torch.zeros(1)
+            state["audnet.bn1.bias"] = torch.zeros(65)
+
+        self.published("audio", tmp_path / "w.pth", spoil)
+        with pytest.raises(ValueError, match="does not fit ResNet18") as error:
+            load_published(ResNet18((1, 65, 65)), str(tmp_path / "w.pth"))
+        for expected in (
+            "audnet.conv1.weight is missing",
+            "audnet.layer9.weight is not known",
+            "audnet.bn1.bias has shape (65,), expected (64,)",
+        ):
+            assert expected in str(error.value)
+
+    def test_a_file_that_is_a_program_is_refused(self, tmp_path):
+        torch.save({"state_dict": ResNet18((1, 65, 65))}, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match=r"w\.pth is no file of plain weights"):
+            load_published(ResNet18((1, 65, 65)), str(tmp_path / "w.pth"))
+
+    def test_missing_files_are_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"H\.pth\.tar is missing; .*epic_kitchens --help"):
+            published_files(str(tmp_path), ["audio"])
+
+
+class TestKeptActivations:
+    ARCHITECTURE = Architecture(encoders=(("flow", "slowonly-r50"), ("audio", "resnet18")), frozen=True)
+
+    @pytest.fixture
+    def splits(self, cache):
+        splits = load_or_stand_in("hac", "stand-in", modalities=("flow", "audio"))
+        thinned = {"train": splits.train.thinned(9), "validation": splits.validation.thinned(9)}
+        return dataclasses.replace(splits, **thinned, test=splits.test.thinned(7), augmentations={})
+
+    def test_training_from_them_starts_where_the_whole_network_is(self, splits):
+        kept, shorter = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        whole = self.ARCHITECTURE.build(splits.train.input_shapes, 7, 0).eval()
+        cut = shorter.build(kept.train.input_shapes, 7, 0).eval()
+        with torch.no_grad():
+            expected = whole(splits.train.whole().inputs)
+            found = cut(kept.train.whole().inputs)
+        assert torch.allclose(found.fused_logits, expected.fused_logits, atol=2e-2), "kept with half precision"
+        assert not torch.allclose(found.fused_logits[:1], found.fused_logits[1:2], atol=2e-2)
+        assert count_parameters(cut) < count_parameters(whole) / 1.3
+        assert torch.equal(kept.test.labels, splits.test.labels) and len(kept.test.whole().inputs["flow"]) == 7
+
+    def test_they_are_computed_once(self, splits, monkeypatch):
+        first, _ = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        monkeypatch.setattr(SlowOnly, "forward", None)
+        again, _ = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        assert again.train.fingerprint() == first.train.fingerprint() != splits.train.fingerprint()
+
+    def test_what_training_augments_stays(self, splits):
+        augmented = dataclasses.replace(splits, augmentations={"flow": lambda frames, generator: frames})
+        kept, shorter = with_kept_activations(augmented, self.ARCHITECTURE, torch.device("cpu"))
+        assert [name for name, _ in shorter.trunks_of] == ["audio"]
+        assert kept.train.inputs["flow"].content == splits.train.inputs["flow"].content
+
+    def test_trunks_that_learn_cannot_be_kept(self, splits):
+        with pytest.raises(ValueError, match="the architecture is not frozen"):
+            with_kept_activations(splits, Architecture(), torch.device("cpu"))
+
+    def test_runs_are_kept_without_frozen_trunks_and_load_as_they_were(self, splits, tmp_path, monkeypatch):
+        monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+        runs = [Run("ema", "human", 3, ("audio",))]
+        config = TrainingConfig(epochs=1, batch_size=4, device="cpu")
+        trained, loaded = (
+            train_runs(runs, splits, config, architecture=self.ARCHITECTURE, jobs=1)[0] for _ in range(2)
+        )
+        assert loaded.loaded and not trained.loaded and loaded.scores == trained.scores
+        for part in ("predictor", "network"):
+            for name, value in getattr(trained, part).state_dict().items():
+                assert torch.equal(value, getattr(loaded, part).state_dict()[name]), name
+        size = next((tmp_path / "runs").iterdir()).stat().st_size
+        assert size < 2.2 * 4 * count_parameters(trained.network.encoders["audio"].last_stage)
 
 
 def test_frozen_trunks_keep_their_weights_and_statistics():

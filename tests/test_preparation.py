@@ -78,7 +78,7 @@ class TestRealClips:
         assert frames.shape == (3, 256, 340, 3) and 60 < frames.float().mean() < 130
         moved = (frames[0].float() - frames[1].float()).abs().mean()
         assert 0.5 < moved < 20, "three different frames of one face"
-        with pytest.raises(ValueError, match="the validation part is empty; 7439 clips missing"):
+        with pytest.raises(ValueError, match="the training part is empty; 7439 clips missing"):
             load("cremad", protocol="actors")
 
     def test_a_shortened_clip_and_a_pointer_are_called_corrupt_by_name(self, sources, tmp_path, root):

@@ -12,12 +12,13 @@ import torch
 from conftest import toy_dataset, write_notebook
 
 from mmlib import plots, widgets
-from mmlib.data import MultimodalDataset
+from mmlib.data import MultimodalDataset, Splits
 from mmlib.estimates import Estimate
 from mmlib.flatness import Plane
 from mmlib.mixture import fit_mixture
 from mmlib.parameters import BadParameter, Interval, check_against_notebook, parse_assignment, validate
-from mmlib.published import gmm_headlines, mbcd_table
+from mmlib.published import balance_benchmark, gmm_headlines, mbcd_accuracies, mbcd_table
+from mmlib.reproduction import captioned, comparison
 from mmlib.results import MIME_TYPE, Record
 
 
@@ -140,6 +141,52 @@ def test_published_numbers_are_the_papers():
         mbcd_table(9)
     headlines = gmm_headlines().set_index(["version", "dataset"])["accuracy_percent"]
     assert headlines["v2", "CREMA-D"] == 80.65 and headlines["v1", "AVE"] == 70.90
+
+
+def test_transfers_of_the_paper_are_found_by_our_names_of_domains():
+    both = "video+audio"
+    assert mbcd_accuracies(1, "hac", both, "", "human")["MBCD"] == 80.08
+    assert mbcd_accuracies(1, "epic_kitchens", both, "", "D1")["ERM"] == 52.04
+    assert mbcd_accuracies(1, "hac", both)["MBCD"] == 70.66
+    single = mbcd_table(2, benchmark="hac", transfer="A->C", method="MBCD")["accuracy_percent"].item()
+    assert mbcd_accuracies(2, "hac", "video+audio+flow", "animal", "cartoon")["MBCD"] == single
+    assert mbcd_accuracies(2, "hac", both, "animal", "cartoon") == {}, (
+        "the paper has this pair with three modalities only"
+    )
+    assert mbcd_accuracies(4, "epic_kitchens", "flow+audio")["AMD+GCC+EMA+DL"] > 50
+    assert balance_benchmark("CREMA-D")["MMPareto"] == 79.97
+    with pytest.raises(ValueError, match="no data set 'AVE'"):
+        balance_benchmark("AVE")
+
+
+class TestReproduction:
+    MEASURED = {"ERM": Estimate(70.0, 1.5, 3), "ours": Estimate(71.0, 2.0, 3)}  # noqa: RUF012
+
+    def splits(self, about):
+        return Splits(*[toy_dataset(12)] * 3, {}, {}, {}, about=about)
+
+    def test_published_and_measured_stand_side_by_side(self):
+        table = comparison(self.MEASURED, {"ERM": 66.34}, self.splits("HAC, protocol papers, 4 of 9 clips missing"))
+        assert table.loc["ERM"].to_dict() == {
+            "paper, %": "66.34",
+            "measured, %": "70.0 ± 1.5",
+            "measured − paper": "+3.7 ± 1.5",
+            "runs": 3,
+        }
+        assert table.loc["ours", ["paper, %", "measured − paper"]].tolist() == ["—", "—"]
+
+    def test_the_caption_says_protocol_and_missing_clips(self):
+        splits = self.splits("HAC, protocol papers, 4 of 9 clips missing")
+        page = captioned(comparison(self.MEASURED, {}, splits), splits, "Table 1.").to_html()
+        assert "HAC, protocol papers, 4 of 9 clips missing. Table 1.</caption>" in page and "#a40000" not in page
+
+    def test_nobody_takes_a_stand_in_for_a_result(self):
+        splits = self.splits("STAND-IN of synthetic clips, NOT HAC, protocol papers, 0 of 9 clips missing")
+        table = comparison(self.MEASURED, {"ERM": 66.34}, splits)
+        assert list(table) == ["paper, %", "STAND-IN, no result, %", "measured − paper", "runs"]
+        assert table["measured − paper"].tolist() == ["—", "—"]
+        page = captioned(table, splits).to_html()
+        assert "STAND-IN of synthetic clips, NOT HAC" in page and "#a40000" in page
 
 
 def test_figures_carry_a_description(monkeypatch):

@@ -54,12 +54,16 @@ class Splits:
         return self._protocol([source], target)
 
     def _protocol(self, sources: list[str], target: str) -> "DomainProtocol":
-        return DomainProtocol(
+        protocol = DomainProtocol(
             self.train.select_domains(*sources),
             self.validation.select_domains(*sources),
             self.test.select_domains(*sources),
             concatenate([getattr(self, part).select_domains(target) for part in self.target_parts]),
         )
+        for name, part in protocol._asdict().items():
+            if not len(part):
+                raise ValueError(f"The {name} part is empty with {', '.join(sources)} as sources and {target} unseen.")
+        return protocol
 
 
 class DomainProtocol(NamedTuple):

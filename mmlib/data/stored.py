@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> tuple[dict, pd.DataFrame]:
         about = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
         manifest = pd.read_csv(folder / "manifest.csv", keep_default_na=False, na_values=[""])
         text = ["key", "label", "split", "status", "reason"]
-        manifest[text] = manifest[text].fillna("").astype(str)
+        manifest[text] = manifest[text].astype(object).fillna("").astype(str)
         assert len(manifest) == about["clips"]
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise ValueError(f"{folder} is damaged ({error!r}). Delete it and prepare the data again.") from error
