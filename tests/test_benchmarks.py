@@ -1,8 +1,13 @@
 """Speed as ratios, A and B interleaved in one process, with agreeing results. No absolute times."""
 
 import copy
+import os
+import subprocess
+import sys
 import time
 
+import av
+import numpy as np
 import pytest
 import torch
 from conftest import toy_dataset
@@ -11,7 +16,10 @@ from torch.nn import functional
 
 from mmlib import flatness, methods
 from mmlib.averaging import AveragedNetwork
+from mmlib.data import cremad
 from mmlib.data.dataset import Batch
+from mmlib.data.media import write_video
+from mmlib.data.preparation import prepare
 from mmlib.mixture import fit_mixture
 from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig, shortest_seconds, training_step
@@ -161,3 +169,66 @@ def test_what_a_step_of_each_method_costs(device):
     print(f"MBCD takes {above:.2f} times its floor")
     assert above < 1.15
     assert shortest["mbcd, frozen trunks"] < 0.9 * shortest["mbcd"]
+
+
+def many_clips(folder, clip, count):
+    """A folder in CREMA-D's layout: lists of `count` clips, all of them links to one file."""
+    (folder / "VideoFlash").mkdir(parents=True)
+    names = [f"{1001 + number}_DFA_ANG_XX" for number in range(count)]
+    for name in names:
+        (folder / "VideoFlash" / f"{name}.flv").symlink_to(clip)
+    (folder / "train.csv").write_text("".join(f"{name},ANG\n" for name in names[1:]))
+    (folder / "test.csv").write_text(f"{names[0]},ANG\n")
+    return folder
+
+
+def bare_decoding(paths):
+    """What PyAV's own documentation does: every frame of both streams, one after another, into nothing."""
+    for path in paths:
+        with av.open(str(path)) as container:
+            streams = [container.streams.video[0], container.streams.audio[0]]
+            for stream in streams:
+                stream.thread_type = "NONE"
+            for packet in container.demux(*streams):
+                packet.decode()
+
+
+def test_preparing_cremad_keeps_up_with_bare_decoding(sources, tmp_path, monkeypatch):
+    """Real clips; CPU time of the whole preparation (decoding, resampling, scaling, hashing, writing, journal)."""
+    clip = sources / "cremad" / "VideoFlash" / "1001_DFA_ANG_XX.flv"
+    recipe = cremad.recipe(many_clips(tmp_path / "source", clip, 40))
+    paths = [recipe_clip.files["video"] for recipe_clip in recipe.clips]
+    seconds = {"bare": [], "prepared": []}
+    for attempt in range(4):
+        monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / f"cache {attempt}"))
+        for name, work in {"bare": lambda: bare_decoding(paths), "prepared": lambda: prepare(recipe, 1)}.items():
+            started = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - started)
+    share = min(seconds["bare"]) / min(seconds["prepared"])
+    print(f"preparing CREMA-D runs at {share:.0%} of the speed of PyAV's bare decoding")
+    assert share >= 0.8
+
+
+def test_memory_does_not_depend_on_the_number_of_clips(tmp_path):
+    """Generated clips of CREMA-D's size and length, prepared in a process of their own."""
+    clip = tmp_path / "clip.flv"
+    frames = np.random.default_rng(0).integers(0, 256, (20, 360, 480, 3), np.uint8)
+    write_video(clip, frames, 10, np.ones(2 * 22050, np.int16), 22050)
+    program = (
+        "import resource, sys; from pathlib import Path; from mmlib.data import cremad, preparation\n"
+        "preparation.prepare(cremad.recipe(Path(sys.argv[1])), 4)\n"
+        "print('MiB', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    used = {}
+    for count in (20, 200):
+        source = many_clips(tmp_path / f"source {count}", clip, count)
+        environment = os.environ | {"MMLIB_CACHE": str(tmp_path / f"cache {count}")}
+        command = [sys.executable, "-c", program, str(source)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        used[count] = int(said.split("MiB")[1])
+    stored = 200 * cremad.recipe(tmp_path / "source 200").bytes_per_clip / 2**20
+    print(
+        f"peak memory while preparing: {used[20]} MiB for 20 clips, {used[200]} MiB for 200 ({stored:.0f} MiB stored)"
+    )
+    assert used[200] < 2048 and used[200] - used[20] < 0.3 * stored
