@@ -60,7 +60,7 @@ HEADLINES = {
         "GMM-adaptive beats concat (last epochs, percentage points)": 0.0,
     },
     "10_reproduce_mbcd_tables": {
-        "STAND-IN: EMA + multi-loss is above chance (percentage points)": 10.0,
+        "STAND-IN: ERM is above chance (percentage points)": 25.0,
     },
     "11_reproduce_gmm_tables": {
         "STAND-IN: multi-loss is above chance (percentage points)": 15.0,
@@ -169,7 +169,7 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", TEACHING, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    chosen = {"dataset": "av_digits", "target": "M", "seeds": 2, "epochs": 4, "warm_up": 2, "training_samples": 600}
+    chosen = {"dataset": "av_digits", "target": "M", "seeds": 2, "epochs": 3, "warm_up": 2, "training_samples": 600}
     known = papermill.inspect_notebook(str(path))
     assert execute(path, tmp_path, **{name: value for name, value in chosen.items() if name in known})
 
@@ -190,14 +190,24 @@ def test_gmm_adaptive_runs_tuned_with_all_rivals_on_noise_everywhere(tmp_path):
 
 
 QUICK = {"seeds": 2, "epochs": 2, "data": "stand-in"}
+ONE = {"target": "D1", "epochs": 1}
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize(
     ("number", "chosen"),
     [
-        (10, {"benchmark": "epic_kitchens", "modalities": "flow+audio", "ablation": True, "single_source": True}),
-        (10, {"modalities": "video+audio+flow", "protocol": "held-out", "rivals": True, "decay": 0.9}),
+        (10, {"benchmark": "epic_kitchens", "modalities": "flow+audio", "ablation": True, "single_source": True} | ONE),
+        (
+            10,
+            {
+                "modalities": "video+audio+flow",
+                "protocol": "held-out",
+                "rivals": True,
+                "decay": 0.9,
+                "target": "animal",
+            },
+        ),
         (11, {"benchmark": "ave", "rivals": False, "warm_up": 1}),
         (11, {"benchmark": "kinetics_sounds", "rivals": False, "purification": False, "warm_up": 1}),
     ],
@@ -216,8 +226,8 @@ def test_reproductions_run_on_every_benchmark_and_say_that_they_are_stand_ins(nu
 def test_the_papers_backbones_run_from_kept_activations(tmp_path):
     """SlowOnly on flow and ResNet-18 on sound with frozen trunks, as in the papers, on the smallest stand-in."""
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith("10")]
-    chosen = {"encoder": "papers", "modalities": "flow+audio", "augment": False, "epochs": 1, "batch_size": 32}
-    assert execute(path, tmp_path, **QUICK | chosen)
+    chosen = {"encoder": "papers", "modalities": "flow+audio", "augment": False, "target": "human", "batch_size": 32}
+    assert execute(path, tmp_path, **QUICK | chosen | {"epochs": 1})
 
 
 def html_of(content):
