@@ -262,6 +262,16 @@ class TestReading:
         raw = next(splits.train.batches(4, stored=True))
         assert raw.inputs["image"].dtype == torch.uint8 and raw.inputs["audio"].dtype == torch.int16
 
+    def test_an_epoch_reads_nothing_but_the_memory_map(self, splits, monkeypatch):
+        def refuse(*arguments, **options):
+            raise AssertionError("a file was opened")
+
+        for place in ("builtins.open", "io.open", "os.open", "av.open", "numpy.load"):
+            monkeypatch.setattr(place, refuse)
+        generator = torch.Generator().manual_seed(0)
+        seen = [batch.indices for batch in splits.train.batches(16, generator)]
+        assert sorted(torch.cat(seen).tolist()) == list(range(len(splits.train)))
+
     def test_rows_are_those_of_the_clips_asked_for(self, splits):
         some = splits.train.subset([5, 1, 3])
         whole = splits.train.whole()
@@ -304,8 +314,8 @@ class TestReading:
         ("dials", "message"),
         [
             ({"protocol": "best"}, "protocol must be one of ogm-val, ogm, actors"),
-            ({"frames": 4}, "frames in 1 … 3"),
-            ({"fold": 5}, "fold must lie in 0 … 4"),
+            ({"frames": 4}, "frames must be one of 1, 2, 3, not 4"),
+            ({"fold": 5}, "fold must be one of 0, 1, 2, 3, 4, not 5"),
         ],
     )
     def test_wrong_dials_are_named(self, dials, message):

@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mmlib.data.benchmarks import (
     SOUND_RATE,
     Stored,
     as_dataset,
+    check_choice,
     find,
     lines_of,
+    parts_of,
     refuse_unknown,
     repeated,
     splits_of,
@@ -138,12 +139,9 @@ def load(protocol: str = "official", frames: int = FRAMES, size: int = 224, fold
     """Modalities "audio" (1, 257, 1004) and "image" (3, frames, size, size), read from disk batch by batch; `frames` of
     the 4 stored ones: the middle ones, at random in training.
     Raises MissingData, which says how to get the data, where it was not prepared."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}.")
-    if frames not in range(1, FRAMES + 1):
-        raise ValueError(f"frames must lie in 1 … {FRAMES}, not {frames}.")
+    check_choice("protocol", protocol, PROTOCOLS)
+    check_choice("frames", frames, range(1, FRAMES + 1))
     prepared = open_prepared(folder)
     crop = FrameCrop(size, whole=True, window=frames)
     data = as_dataset(prepared, CLASSES, {"audio": PowerSpectrogram(SOUND_RATE), "image": crop})
-    parts = [data.subset(torch.tensor((prepared.manifest["split"] == part).to_numpy())) for part in FILES]
-    return splits_of(prepared, "AVE", protocol, parts, {"image": crop.random}, SOUND_RATE)
+    return splits_of(prepared, "AVE", protocol, parts_of(prepared, data, FILES), {"image": crop.random}, SOUND_RATE)

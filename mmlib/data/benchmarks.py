@@ -88,6 +88,17 @@ def as_dataset(
     )
 
 
+def parts_of(prepared: Prepared, data: MultimodalDataset, names: Iterable[str]) -> list[MultimodalDataset]:
+    """The clips of each of these official parts; `data` is `as_dataset(prepared, …)`."""
+    return [data.subset(torch.tensor((prepared.manifest["split"] == name).to_numpy())) for name in names]
+
+
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """A ValueError that names a dial of `load` and what it may be."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}.")
+
+
 def held_out(train: MultimodalDataset, name: str, seed: int, share: float = 0.1) -> list[MultimodalDataset]:
     """The training part without a stratified share of it, and that share, for selection. At least one sample of every
     class is held out where it has two."""

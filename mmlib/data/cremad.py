@@ -17,9 +17,11 @@ import torch
 from mmlib.data.benchmarks import (
     Stored,
     as_dataset,
+    check_choice,
     find,
     held_out,
     lines_of,
+    parts_of,
     refuse_unknown,
     repeated,
     splits_of,
@@ -109,10 +111,9 @@ def load(
     `frames` of the 3 stored ones: the middle ones, at random in training. `seed` draws what is held out, and the folds.
     Raises MissingData, which says how to get the data, where it was not prepared.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}.")
-    if fold not in range(FOLDS) or frames not in range(1, FRAMES + 1):
-        raise ValueError(f"fold must lie in 0 … {FOLDS - 1} and frames in 1 … {FRAMES}, not {fold} and {frames}.")
+    check_choice("protocol", protocol, PROTOCOLS)
+    check_choice("fold", fold, range(FOLDS))
+    check_choice("frames", frames, range(1, FRAMES + 1))
     prepared = open_prepared(folder)
     crop, spectrogram = FrameCrop(size, whole=True, window=frames), MagnitudeSpectrogram()
     data = as_dataset(prepared, CLASSES, {"audio": spectrogram, "image": crop})
@@ -124,8 +125,7 @@ def load(
         test, validation = of_fold[fold], of_fold[(fold + 1) % FOLDS]
         parts = [data.subset(mask) for mask in (~(test | validation), validation, test)]
     else:
-        of_test = torch.tensor((prepared.manifest["split"] == "test").to_numpy())
-        train, test = data.subset(~of_test), data.subset(of_test)
+        train, test = parts_of(prepared, data, ("train", "test"))
         parts = [train, test, test] if protocol == "ogm" else [*held_out(train, "cremad", seed), test]
     named = f"{protocol} (fold {fold} of {FOLDS})" if protocol == "actors" else protocol
     return splits_of(prepared, "CREMA-D", named, parts, {"image": crop.random}, SAMPLE_RATE)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -206,15 +207,26 @@ class MultimodalDataset:
         order = torch.arange(len(self)) if rows is None else rows.cpu()
         if generator is not None:
             order = order[torch.randperm(len(order), generator=generator)]
-        for indices in order.to(self.device).split(batch_size):
-            batch = Batch(
-                {name: tensor[indices] for name, tensor in self.inputs.items()},
-                self.labels[indices],
-                self.domains[indices],
-                indices,
-            )
+        for batch in self._gathered(order.to(self.device).split(batch_size)):
             batch = batch if device is None else move(batch, device)
             yield batch if stored else batch._replace(inputs=self.as_seen(batch.inputs))
+
+    def _gathered(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        """The rows of each part; what is on disk is read in a thread while the part before it is worked on."""
+
+        def gather(indices: Tensor) -> Batch:
+            inputs = {name: tensor[indices] for name, tensor in self.inputs.items()}
+            return Batch(inputs, self.labels[indices], self.domains[indices], indices)
+
+        if not any(isinstance(values, StoredRows) for values in self.inputs.values()):
+            yield from map(gather, parts)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(gather, parts[0])
+            for indices in (*parts[1:], None):
+                batch = ahead.result()
+                ahead = None if indices is None else reader.submit(gather, indices)
+                yield batch
 
     def whole(self) -> Batch:
         """All samples as one batch."""

@@ -13,15 +13,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mmlib.data.benchmarks import (
     SOUND_RATE,
     Stored,
     as_dataset,
+    check_choice,
     find,
     held_out,
     lines_of,
+    parts_of,
     repeated,
     splits_of,
 )
@@ -171,16 +172,12 @@ def load(
     """Modalities "audio" (1, 257, 1004) and "image" (3, frames, size, size), read from disk batch by batch; `frames` of
     the 4 stored ones: the middle ones, at random in training. `seed` draws what `ks-val` holds out.
     Raises MissingData, which says how to get the data, where it was not prepared."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}.")
-    if frames not in range(1, FRAMES + 1):
-        raise ValueError(f"frames must lie in 1 … {FRAMES}, not {frames}.")
+    check_choice("protocol", protocol, PROTOCOLS)
+    check_choice("frames", frames, range(1, FRAMES + 1))
     prepared = open_prepared(folder)
     crop = FrameCrop(size, whole=True, window=frames)
     data = as_dataset(prepared, CLASSES, {"audio": PowerSpectrogram(SOUND_RATE), "image": crop})
-    train, validation, test = (
-        data.subset(torch.tensor((prepared.manifest["split"] == part).to_numpy())) for part in SUBSETS.values()
-    )
+    train, validation, test = parts_of(prepared, data, SUBSETS.values())
     parts = {
         "official-val": lambda: [train, validation, test],
         "ks-val": lambda: [*held_out(train, "kinetics_sounds", seed), test],

@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from mmlib.data.benchmarks import SOUND_RATE, Stored, as_dataset, held_out, splits_of
+from mmlib.data.benchmarks import SOUND_RATE, Stored, as_dataset, check_choice, held_out, parts_of, splits_of
 from mmlib.data.preparation import Clip, Recipe
 from mmlib.data.splits import Splits
 from mmlib.data.stored import open_prepared
@@ -54,8 +52,7 @@ def load_domains(
 ) -> Splits:
     """Training and official test parts of all domains. `papers`: the sources' test part selects [port]; `held-out`: a
     tenth of the training part, stratified, does. `whole_target`: an unseen domain is tested on all its clips."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}.")
+    check_choice("protocol", protocol, PROTOCOLS)
     prepared = open_prepared(folder)
     crops = {
         "video": FrameCrop(size, window=VIDEO_FRAMES),
@@ -63,12 +60,10 @@ def load_domains(
     }
     spectrogram = PowerSpectrogram(SOUND_RATE)
     front_end = {**crops, "audio": spectrogram}
-    unknown = [name for name in modalities if name not in front_end]
-    if unknown or not modalities:
-        raise ValueError(f"modalities must be some of {', '.join(front_end)}, not {modalities}.")
+    for name in modalities:
+        check_choice("a modality", name, tuple(front_end))
     data = as_dataset(prepared, classes, {name: front_end[name] for name in modalities}, domains)
-    of_test = torch.tensor((prepared.manifest["split"] == "test").to_numpy())
-    train, test = data.subset(~of_test), data.subset(of_test)
+    train, test = parts_of(prepared, data, ("train", "test"))
     parts = [*held_out(train, folder, seed), test] if protocol == "held-out" else [train, test, test]
     target_parts = ("train", "test") if whole_target else ("test",)
     if whole_target and protocol == "held-out":

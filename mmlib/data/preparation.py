@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -156,8 +157,8 @@ def _need_space(folder: Path, needed: int) -> None:
 def _decode_all(recipe: Recipe, partial: Path, rows: list[dict], todo: list[int], jobs: int) -> None:
     """Decode these clips in threads (FFmpeg does not hold Python's lock), a few at a time, so that memory does not
     depend on their number; each is journalled once its bytes are written."""
-    files = {name: (partial / f"{name}.npy").open("r+b") for name in recipe.arrays}
-    starts = {}
+    files = {name: (partial / f"{name}.npy").open("r+b", buffering=0) for name in recipe.arrays}
+    starts, writing = {}, threading.Lock()
     for name, file in files.items():
         version = np.lib.format.read_magic(file)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -175,7 +176,9 @@ def _decode_all(recipe: Recipe, partial: Path, rows: list[dict], todo: list[int]
             array = np.ascontiguousarray(arrays[name], kind)
             if array.shape != shape:
                 raise ValueError(f"{recipe.name}: {name} of {clip.key} has shape {array.shape}; expected {shape}.")
-            os.pwrite(files[name].fileno(), array.data.cast("B"), starts[name] + index * array.nbytes)
+            with writing:
+                files[name].seek(starts[name] + index * array.nbytes)
+                files[name].write(array.data)
             checksum = zlib.crc32(array, checksum)
         return {"status": "prepared", "reason": "", **facts, "crc32": checksum}
 

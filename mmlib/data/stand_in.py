@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from mmlib.data import ave, cremad, epic_kitchens, hac, kinetics_sounds
+from mmlib.data import BENCHMARKS, ave, cremad, epic_kitchens, hac, kinetics_sounds
 from mmlib.data.benchmarks import STAND_IN
 from mmlib.data.media import picture_bytes, write_sound, write_video
 from mmlib.data.preparation import prepare
@@ -33,7 +33,7 @@ def prepared(name: str) -> str:
     if not (folder_of(folder) / "prepared.json").exists():
         with tempfile.TemporaryDirectory() as source:
             write(name, Path(source))
-            prepare(_READERS[name].recipe(Path(source), folder), jobs=1)
+            prepare(BENCHMARKS[name].recipe(Path(source), folder), jobs=1)
     return folder
 
 
@@ -42,12 +42,12 @@ def load_or_stand_in(name: str, which: str = "auto", **dials: object) -> Splits:
     prepared, with small frames. `Splits.is_stand_in` and `about` say which it became."""
     if which not in ("auto", "real", "stand-in"):
         raise ValueError(f"which must be auto, real or stand-in, not {which!r}.")
-    if name not in _READERS:
-        raise ValueError(f"There is no benchmark {name!r}; choose one of {', '.join(_READERS)}.")
+    if name not in BENCHMARKS:
+        raise ValueError(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}.")
     there = (folder_of(name) / "prepared.json").exists()
     if which == "real" or (which == "auto" and there):
-        return _READERS[name].load(**dials)
-    return _READERS[name].load(**dials, size=28, folder=prepared(name))
+        return BENCHMARKS[name].load(**dials)
+    return BENCHMARKS[name].load(**dials, size=28, folder=prepared(name))
 
 
 def write(name: str, source: Path) -> None:
@@ -245,11 +245,4 @@ _WRITERS: dict[str, Callable[[Path, dict[str, int]], None]] = {
     "kinetics_sounds": _kinetics_sounds,
     "epic_kitchens": _epic_kitchens,
     "hac": _hac,
-}
-_READERS = {
-    "cremad": cremad,
-    "ave": ave,
-    "kinetics_sounds": kinetics_sounds,
-    "epic_kitchens": epic_kitchens,
-    "hac": hac,
 }

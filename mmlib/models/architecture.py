@@ -104,8 +104,7 @@ def load_published(encoder: Encoder, path: str) -> None:
         if name in body and state[name].shape != own[key].shape
     ]
     if problems:
-        listed = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        raise ValueError(f"{path} does not fit {type(encoder).__name__}: {listed}.")
+        raise ValueError(f"{path} does not fit {type(encoder).__name__}: {'; '.join(problems)}.")
     encoder.load_state_dict({key: state.get(name, own[key]) for key, name in names.items()})
 
 
