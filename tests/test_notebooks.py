@@ -169,7 +169,7 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", TEACHING, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    chosen = {"dataset": "av_digits", "target": "M", "seeds": 2, "epochs": 3, "warm_up": 2, "training_samples": 600}
+    chosen = {"dataset": "av_digits", "target": "M", "seeds": 2, "epochs": 4, "warm_up": 2, "training_samples": 600}
     known = papermill.inspect_notebook(str(path))
     assert execute(path, tmp_path, **{name: value for name, value in chosen.items() if name in known})
 
