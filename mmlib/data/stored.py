@@ -34,7 +34,8 @@ class StoredRows:
         return len(self.rows)
 
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
-        return self.array[self.rows[indices]]
+        # NumPy's indexing, which starts no threads of its own: batches are read in a thread beside the training.
+        return torch.from_numpy(self.array.numpy()[self.rows[indices].numpy()])
 
     @property
     def shape(self) -> torch.Size:
