@@ -5,7 +5,6 @@ under two classes, and some validation and test videos stand in the training lis
 event (video and class), not a video. One protocol, `official`: training, validation and test list.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from mmlib.data.benchmarks import (
     parts_of,
     refuse_unknown,
     repeated,
+    sound_and_frames,
     splits_of,
 )
 from mmlib.data.cache import source_hash
@@ -105,14 +105,8 @@ def recipe(source: Path, name: str = "ave") -> Recipe:
         for part, events in read_lists(source).items()
         for video, label, start, end in events
     ]
-    stored = Stored.of(source)
-    return Recipe(
-        name,
-        clips,
-        {"audio": ((stored.seconds * SOUND_RATE,), "int16"), "image": ((FRAMES, *stored.size, 3), "uint8")},
-        partial(decode, stored=stored),
-        stored.parameters(SOUND_RATE, frames=f"{FRAMES} of those at 1 per second of the event"),
-    )
+    frames = f"{FRAMES} of those at 1 per second of the event"
+    return sound_and_frames(name, clips, decode, Stored.of(source), SOUND_RATE, FRAMES, frames=frames)
 
 
 def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mmlib.data.dataset import MultimodalDataset
+from mmlib.data.preparation import Clip, Recipe
 from mmlib.data.splits import Splits
 from mmlib.data.stored import Prepared
 from mmlib.seeding import torch_generator
@@ -38,6 +40,19 @@ class Stored:
             | frames
             | {"stand_in": self.stand_in}
         )
+
+
+def sound_and_frames(
+    name: str, clips: Sequence[Clip], decode: Callable, stored: Stored, sample_rate: int, count: int, **parameters: str
+) -> Recipe:
+    """The recipe of clips kept as sound and `count` frames; `decode(clip, stored=…)` gives both."""
+    return Recipe(
+        name,
+        clips,
+        {"audio": ((stored.seconds * sample_rate,), "int16"), "image": ((count, *stored.size, 3), "uint8")},
+        partial(decode, stored=stored),
+        stored.parameters(sample_rate, **parameters),
+    )
 
 
 def find(source: Path, name: str, where: str) -> Path:

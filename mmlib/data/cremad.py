@@ -8,7 +8,6 @@ all 91 actors between training and test, and have no validation part. Three prot
 * `actors`: five folds of actors; `fold` is tested on, the next one selects, nobody is in two parts.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from mmlib.data.benchmarks import (
     parts_of,
     refuse_unknown,
     repeated,
+    sound_and_frames,
     splits_of,
 )
 from mmlib.data.cache import source_hash
@@ -72,14 +72,8 @@ def recipe(source: Path, name: str = "cremad") -> Recipe:
         for clip, label in entries:
             files = {"video": videos / f"{clip}.flv"} | ({"audio": wav / f"{clip}.wav"} if wav else {})
             clips.append(Clip(clip, label, files, {"split": part, "actor": int(clip.split("_")[0])}))
-    stored = Stored.of(source, SECONDS)
-    return Recipe(
-        name,
-        clips,
-        {"audio": ((stored.seconds * SAMPLE_RATE,), "int16"), "image": ((FRAMES, *stored.size, 3), "uint8")},
-        partial(decode, stored=stored),
-        stored.parameters(SAMPLE_RATE, frames=f"{FRAMES} at 1 per second", sound="AudioWAV" if wav else "VideoFlash"),
-    )
+    origin = {"frames": f"{FRAMES} at 1 per second", "sound": "AudioWAV" if wav else "VideoFlash"}
+    return sound_and_frames(name, clips, decode, Stored.of(source, SECONDS), SAMPLE_RATE, FRAMES, **origin)
 
 
 def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:

@@ -9,7 +9,6 @@ Others use 32 or 34 classes: the variant belongs to every number. Protocols:
 """
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from mmlib.data.benchmarks import (
     lines_of,
     parts_of,
     repeated,
+    sound_and_frames,
     splits_of,
 )
 from mmlib.data.cache import source_hash
@@ -129,14 +129,8 @@ def recipe(source: Path, name: str = "kinetics_sounds") -> Recipe:
         )
         for clip, (part, label) in read_lists(source).items()
     ]
-    stored = Stored.of(source)
-    return Recipe(
-        name,
-        clips,
-        {"audio": ((stored.seconds * SOUND_RATE,), "int16"), "image": ((FRAMES, *stored.size, 3), "uint8")},
-        partial(decode, stored=stored),
-        stored.parameters(SOUND_RATE, frames=f"{FRAMES} of those at 1 per second"),
-    )
+    frames = f"{FRAMES} of those at 1 per second"
+    return sound_and_frames(name, clips, decode, Stored.of(source), SOUND_RATE, FRAMES, frames=frames)
 
 
 def _spelled(clip: str) -> str:

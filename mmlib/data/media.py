@@ -130,13 +130,13 @@ class _Waveform:
         self.resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
         self.sample_rate, self.start, self.stop = sample_rate, start, stop
         self.parts: list[np.ndarray] = []
-        self.first_time: float | None = None
+        self.skipped: int | None = None  # samples before `start`; known from the first frame on
         self.complete = False
 
     def take(self, frame: av.AudioFrame) -> None:
-        if self.first_time is None:
-            self.first_time = frame.time or 0.0
-            self.skipped = 0 if self.start == 0 else max(0, round((self.start - self.first_time) * self.sample_rate))
+        if self.skipped is None:
+            early = self.start - (frame.time or 0.0) if self.start else 0.0
+            self.skipped = max(0, round(early * self.sample_rate))
         frame.pts = None  # gaps between time stamps are not filled
         self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(frame)]
         if self.stop is not None:
@@ -148,7 +148,7 @@ class _Waveform:
     def joined(self, path: Path) -> np.ndarray:
         self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(None)]
         samples = np.concatenate(self.parts) if self.parts else np.zeros(0, np.int16)
-        samples = samples[getattr(self, "skipped", 0) :]
+        samples = samples[self.skipped or 0 :]
         samples = samples if self.stop is None else samples[: self._length()]
         if not len(samples):
             raise CorruptClip(f"{path} has no sound from {self.start:.2f} s on.")

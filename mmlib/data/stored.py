@@ -89,7 +89,7 @@ def joined(parts: list[Tensor | StoredRows]) -> Tensor | StoredRows:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set: its manifest (clips that are there, with their `row`), its arrays, its parameters, and how
+    """A prepared data set: its manifest (clips that are there), its arrays, its parameters, and how
     many of the expected clips are not there."""
 
     folder: Path
@@ -146,9 +146,8 @@ def open_prepared(name: str) -> Prepared:
             f"`python -m mmlib data {name}` says where the files come from."
         )
     about, manifest = read_manifest(folder)
-    there = manifest[manifest["status"] == "prepared"].copy()
-    there["row"] = there.index
-    rows = torch.tensor(there["row"].to_numpy())
+    there = manifest[manifest["status"] == "prepared"]
+    rows = torch.tensor(there.index.to_numpy())
     arrays = {
         modality: StoredRows(array, rows, f"{about['content']} {modality}")
         for modality, array in map_arrays(folder, about).items()
