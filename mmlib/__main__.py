@@ -6,17 +6,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+STOPPED, BAD = 130, 2
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")
     run.add_argument("suite", nargs="?", default="quick", help="a file of notebooks/suites, without .yaml")
+    run.add_argument("--list", action="store_true", help="the suites there are")
+    run.add_argument("--dry-run", action="store_true", help="say what would run, and how long it may take")
     run.add_argument("--only", nargs="+", default=[], metavar="NN", help="only these notebooks, e.g. 01 02")
-    run.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a notebook parameter")
-    run.add_argument("--out", type=Path, default=Path("runs"), help="folder for results (default: runs)")
-    run.add_argument("--jobs", type=int, default=1, help="notebooks at a time (default 1: each uses all cores)")
-    run.add_argument("--timeout", type=int, default=1800, help="seconds that one cell may take")
+    run.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter; [a, b] makes a grid")
+    run.add_argument("--minutes", type=float, help="the time that a suite with a budget may take")
+    run.add_argument(
+        "--notebooks", type=Path, metavar="DIR", help="another folder of notebooks and suites than the kit's"
+    )
+    run.add_argument("--out", type=Path, help="folder for results (default: runs/SUITE)")
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1: each uses all cores)")
+    run.add_argument("--backend", choices=("local", "dask", "ray"), default="local", help="where runs are executed")
+    run.add_argument("--address", default="", help="of the cluster, for dask and ray")
+    run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
+    run.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
     data = commands.add_parser("data", help="prepare a data set; NAME --help tells more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
@@ -25,20 +36,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mmlib import batch
+    from mmlib import batch, classroom, suites
+    from mmlib.execution import FINISHED, Limits
     from mmlib.parameters import BadParameter, parse_assignment
 
+    folder = (options.notebooks or suites.NOTEBOOKS).resolve()
     try:
-        overrides = dict(parse_assignment(text) for text in options.p)
-        jobs = batch.plan(options.suite, options.only, overrides)
-    except BadParameter as error:
+        if options.list:
+            print(batch.overview(folder))
+            return 0
+        suite = suites.read(options.suite, folder)
+        jobs = suite.jobs(options.only, dict(parse_assignment(text) for text in options.p))
+        if options.minutes is not None and not suite.budget:
+            raise BadParameter(f"--minutes is for suites with a budget, and {suite.name!r} has none.")
+        if suite.budget:
+            jobs, plan = classroom.within(
+                jobs, suite.budget, classroom.calibrate(), options.minutes or suite.budget["minutes"]
+            )
+            print(plan)
+        out = options.out or Path("runs") / suite.name
+        backend = batch.Backend(options.backend, options.address, options.jobs)
+        given = {"cell": options.cell_timeout, "run": options.run_timeout}
+        limits = Limits(**suite.limits | {name: value for name, value in given.items() if value is not None})
+        if options.dry_run:
+            print(batch.forecast(jobs, out, backend))
+            return 0
+        results, page = batch.run(suite, jobs, out, limits, backend)
+    except (BadParameter, batch.FolderInUse) as error:
         print(f"Nothing was run: {error}", file=sys.stderr)
-        return 2
-    results, page = batch.run(jobs, options.out, options.timeout, options.jobs)
-    failed = [result for result in results if result.status != "finished"]
+        return BAD
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where this one was.", file=sys.stderr)
+        return STOPPED
+    failed = [result for result in results if result.status != FINISHED]
     for result in failed:
         print(f"{result.name}: {result.status}. {result.error}", file=sys.stderr)
-    print(f"{len(results) - len(failed)} of {len(results)} notebooks finished. The page: {page.resolve()}")
+    print(f"{len(results) - len(failed)} of {len(results)} runs finished. The page: {page.resolve()}")
     return 1 if failed else 0
 
 
@@ -47,7 +80,7 @@ def _data(options: argparse.Namespace) -> int:
     names = sorted(path.stem for path in scripts.glob("*.py"))
     if options.name not in names:
         print(f"usage: python -m mmlib data NAME [--help], NAME one of: {', '.join(names)}", file=sys.stderr)
-        return 2
+        return BAD
     specification = importlib.util.spec_from_file_location(f"data_{options.name}", scripts / f"{options.name}.py")
     script = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(script)

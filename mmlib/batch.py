@@ -1,192 +1,240 @@
-"""Run notebooks headlessly: check everything first, go on past failures, run nothing twice, end with a page."""
+"""Run a suite and leave it alone: check everything first, go on past failures, run nothing twice, end with a page.
 
-import hashlib
+A folder belongs to one batch at a time. A batch that was killed leaves whole runs or none; the next one takes the
+folder over, ends what is left of the first, and does what is missing.
+"""
+
+import contextlib
 import json
 import os
+import platform
 import shutil
-import tempfile
+import signal
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import joblib
-import nbconvert
-import nbformat
-import papermill
-import torch
-import yaml
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from mmlib import run_times, suites
 from mmlib.data.cache import atomic_path
-from mmlib.parameters import BadParameter, check_against_notebook
+from mmlib.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, read_result, run_one
+from mmlib.models.architecture import published_files
+from mmlib.parameters import BadParameter
+from mmlib.processes import kill_marked
 from mmlib.report import write_page
-from mmlib.results import records_in
+from mmlib.suites import Job, Suite
+from mmlib.training import resolve_device
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-_FAILURES = {
-    "AssertionError": "assertion",
-    "MissingData": "missing data",
-    "FileNotFoundError": "missing data",
-    "ModuleNotFoundError": "dependency",
-    "ImportError": "dependency",
-    "MemoryError": "memory",
-    "OutOfMemoryError": "memory",
-    "BadParameter": "parameter",
-}
+DONE = "done"
+_PAGE_EVERY = 60  # seconds between two pages of an unfinished batch
+
+
+class FolderInUse(RuntimeError):
+    """Another batch writes into this folder."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One notebook with the parameters it is to run with."""
+class Backend:
+    """Where runs are executed: "local" (processes of this machine), or a "dask" or "ray" cluster whose machines see the
+    same files under the same paths. `address` is the cluster's; without one, the library's own default."""
 
-    notebook: Path
-    parameters: dict[str, Any]
+    kind: str = "local"
+    address: str = ""
+    workers: int = 1
 
-    @property
-    def name(self) -> str:
-        return self.notebook.stem
-
-    def key(self) -> str:
-        """What a finished run must agree with to be kept: notebook, library, parameters, versions."""
-        digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode())
-        digest.update(f"{torch.__version__} {torch.cuda.is_available()}".encode())
-        for path in [self.notebook, *sorted((ROOT / "mmlib").rglob("*.py"))]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended. `status` is "finished" or the kind of failure; `error` says what happened where."""
-
-    name: str
-    key: str
-    parameters: dict[str, Any]
-    status: str
-    error: str
-    seconds: float
-    records: list[dict[str, Any]]
+    @contextlib.contextmanager
+    def parallel(self) -> Iterator[joblib.Parallel]:
+        """A joblib.Parallel that hands out one run at a time and returns results as they come."""
+        with contextlib.ExitStack() as stack:
+            if self.kind == "dask":
+                client = stack.enter_context(_required("distributed", "dask").Client(self.address or None))
+                count = sum(client.nthreads().values())
+                stack.enter_context(joblib.parallel_config("dask", client=client))
+            elif self.kind == "ray":
+                ray = _required("ray", "ray")
+                ray.init(address=self.address or None, ignore_reinit_error=True)
+                stack.callback(ray.shutdown)
+                _required("ray.util.joblib", "ray").register_ray()
+                count = max(1, int(ray.cluster_resources().get("CPU", 1)))
+                stack.enter_context(joblib.parallel_config("ray"))
+            else:  # a run is a process of its own; a thread is enough to watch it
+                count = self.workers
+                stack.enter_context(joblib.parallel_config("threading"))
+            yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as="generator_unordered")
 
 
-def plan(suite: str, only: Sequence[str], overrides: dict[str, Any], notebooks: Path = NOTEBOOKS) -> list[Job]:
-    """The suite's jobs, every parameter of every one checked against its notebook. Raises BadParameter."""
-    path = notebooks / "suites" / f"{suite}.yaml"
-    if not path.exists():
-        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
-        raise BadParameter(f"There is no suite {suite!r}; there are: {there}.")
-    content = yaml.safe_load(path.read_text()) or {}
-    unknown = set(content) - {"notebooks", "parameters"}
-    if unknown:
-        raise BadParameter(f"{path} has unknown entries: {', '.join(sorted(unknown))}.")
-    chosen = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
-    if content.get("notebooks", "all") != "all":
-        chosen = _select(chosen, content["notebooks"])
-    if only:
-        chosen = _select(chosen, only)
-    parameters = {**content.get("parameters", {}), **overrides}
-    return [Job(notebook, check_against_notebook(notebook, parameters)) for notebook in chosen]
-
-
-def _select(notebooks: list[Path], prefixes: Sequence[Any]) -> list[Path]:
-    selected = []
-    for prefix in map(str, prefixes):
-        matches = [notebook for notebook in notebooks if notebook.name.startswith(prefix.zfill(2))]
-        if not matches:
-            raise BadParameter(f"No notebook's name starts with {prefix!r}.")
-        selected += matches
-    return sorted(set(selected))
-
-
-def run(jobs: Sequence[Job], out: Path, cell_timeout: int = 1800, workers: int = 1) -> tuple[list[Result], Path]:
-    """Run all jobs into `out` and write the page of everything there. Finished runs of the same key are kept."""
-    out = out.resolve()  # worker processes may have another working directory
-    out.mkdir(parents=True, exist_ok=True)
-    results = {job.name: result for job in jobs if (result := _finished(job, out)) is not None}
-    to_run = [job for job in jobs if job.name not in results]
-    if results:
-        print(f"{len(results)} of {len(jobs)} notebooks are finished already and are kept.")
-    done = joblib.Parallel(workers, return_as="generator")(
-        joblib.delayed(run_one)(job, out, cell_timeout) for job in to_run
-    )
-    for result in tqdm(done, total=len(to_run), desc="notebooks", unit="notebook", disable=not to_run):
-        results[result.name] = result
-        tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
-    everything = [result for path in sorted(out.glob("*.json")) if (result := _read(path)) is not None]
-    return [results[job.name] for job in jobs], write_page([asdict(result) for result in everything], out)
-
-
-def run_one(job: Job, out: Path, cell_timeout: int) -> Result:
-    """Execute one notebook. The executed notebook and its HTML appear whole, and the result after them."""
-    (out / f"{job.name}.json").unlink(missing_ok=True)
-    key = job.key()  # of the code the run starts with
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=out, prefix=f".{job.name}.") as folder:
-        executed, page = Path(folder) / "executed.ipynb", Path(folder) / "executed.html"
-        status, error = _execute(job, executed, cell_timeout)
-        if not executed.exists():
-            shutil.copyfile(job.notebook, executed)
-        notebook = nbformat.read(executed, as_version=4)
-        page.write_text(_as_html(notebook), encoding="utf-8")
-        os.replace(executed, out / f"{job.name}.ipynb")
-        os.replace(page, out / f"{job.name}.html")
-    seconds = time.perf_counter() - started
-    result = Result(job.name, key, job.parameters, status, error, seconds, records_in(notebook))
-    with atomic_path(out / f"{job.name}.json") as temporary:
-        temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
-    return result
-
-
-def _execute(job: Job, executed: Path, cell_timeout: int) -> tuple[str, str]:
-    """Status and error of one execution; whatever goes wrong is told, never raised."""
+def _required(module: str, package: str) -> Any:
     try:
-        papermill.execute_notebook(
-            str(job.notebook),
-            str(executed),
-            job.parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            execution_timeout=cell_timeout,
-            cwd=str(job.notebook.parent),
+        return __import__(module, fromlist=["_"])
+    except ImportError as error:
+        raise BadParameter(
+            f"--backend {package} needs a package that is not installed: pip install "
+            f"{'dask distributed' if package == 'dask' else package}"
+        ) from error
+
+
+def check(job: Job) -> tuple[str, str, str]:
+    """The job's name, its key, and what stands in its way ("" for nothing): its device, its weights, its data. To be
+    called where the job will run."""
+    problems, key = [], ""
+
+    def weights() -> None:
+        if job.effective.get("weights"):
+            folder = job.notebook.parent / job.effective["weights"]
+            published_files(str(folder), job.effective["modalities"].split("+"))
+
+    for ask in (lambda: resolve_device(job.effective.get("device", "auto")), weights, job.key):
+        try:
+            key = ask()
+        except (OSError, ValueError) as problem:
+            problems.append(str(problem))
+    return job.name, "" if problems else key, " ".join(problems)
+
+
+def state(job: Job, key: str, out: Path) -> str:
+    """DONE where a finished run of this key is there and whole; otherwise why the job has to run."""
+    result = read_result(out / job.name)
+    if result is None:
+        return "damaged" if (out / job.name).exists() else "new"
+    if result.status != FINISHED:
+        return f"failed before ({result.status})"
+    return DONE if result.key == key else "changed since"
+
+
+def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: Backend) -> tuple[list[Result], Path]:
+    """Run the jobs into `out`, but for those that are done. Their results, and the page of all that the folder holds.
+    Raises BadParameter before anything has run, FolderInUse, and KeyboardInterrupt, after which the page is there,
+    too."""
+    out = out.resolve()
+    with backend.parallel() as parallel:
+        checked = list(parallel(joblib.delayed(check)(job) for job in jobs))
+        problems: dict[str, list[str]] = {}
+        for name, _, problem in checked:
+            problems.setdefault(problem, []).append(name)
+        if problems.keys() - {""}:
+            raise BadParameter(
+                "\n".join(f"{', '.join(sorted(where))}: {what}" for what, where in problems.items() if what)
+            )
+        keys = {name: key for name, key, _ in checked}
+        out.mkdir(parents=True, exist_ok=True)
+        with _owned(out) as token:
+            if backend.kind != "local" and not all(parallel(joblib.delayed(owns)(out, token) for _ in range(8))):
+                raise BadParameter(f"The cluster's machines do not see {out}: --out must be on a disk they share.")
+            to_run = [job for job in jobs if state(job, keys[job.name], out) != DONE]
+            if len(to_run) < len(jobs):
+                print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are finished already and are kept.")
+            told, drawn = {}, time.monotonic()
+            running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
+            try:
+                for result in tqdm(running, total=len(to_run), desc="runs", unit="run", disable=not to_run):
+                    told[result.name] = result
+                    tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
+                    if result.status == FINISHED:
+                        run_times.remember(result)
+                    if time.monotonic() - drawn > _PAGE_EVERY:
+                        _write_page(suite, jobs, out)
+                        drawn = time.monotonic()
+            finally:
+                page = _write_page(suite, jobs, out)
+        return [told.get(job.name) or read_result(out / job.name) for job in jobs], page
+
+
+def _write_page(suite: Suite, jobs: Sequence[Job], out: Path) -> Path:
+    """The page of all whole results in the folder. Those that code, data or versions have left behind are set apart."""
+    results = [found for path in sorted(out.iterdir()) if path.is_dir() and (found := read_result(path)) is not None]
+    missing = [job.name for job in jobs if job.name not in {result.name for result in results}]
+    outdated = {result.name for result in results if not _stands(result, suite.folder)}
+    return write_page(suite.name, suite.about, results, outdated, missing, out)
+
+
+def _stands(result: Result, folder: Path) -> bool:
+    try:
+        return Job(folder / result.notebook, result.parameters).key() == result.key
+    except (OSError, ValueError):
+        return False
+
+
+def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
+    """What would run, with which parameters, what is done already, and how long it may take."""
+    lines, total, to_do, unknown = [], 0.0, 0, 0
+    with backend.parallel() as parallel:
+        checked = {name: (key, problem) for name, key, problem in parallel(joblib.delayed(check)(job) for job in jobs)}
+    for job in jobs:
+        key, problem = checked[job.name]
+        what = "cannot run" if problem else state(job, key, out)
+        seconds, exact = run_times.expected(job)
+        parameters = ", ".join(f"{name}={value}" for name, value in job.parameters.items()) or "defaults"
+        duration = ""
+        if what not in (DONE, "cannot run"):
+            to_do += 1
+            unknown += seconds is None
+            total += seconds or 0.0
+            duration = "  time unknown" if seconds is None else f"  {'' if exact else 'about '}{seconds:.0f} s"
+        lines += [f"{job.name}  {what}{duration}", f"    {parameters}", *([f"    {problem}"] if problem else [])]
+    lines.append(f"{to_do} of {len(jobs)} runs to do.")
+    if total:
+        lines.append(
+            f"By earlier runs here, some {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
         )
-    except PapermillExecutionError as failure:
-        status = _FAILURES.get(failure.ename, "error")
-        return status, f"{failure.ename}: {failure.evalue} (cell {failure.exec_count})"
-    except CellTimeoutError as failure:
-        return "timeout", f"A cell ran longer than {cell_timeout} s. {failure}"
-    except DeadKernelError as failure:
-        return "kernel died", str(failure)
-    except Exception as failure:
-        return "error", f"{type(failure).__name__}: {failure}"
-    return "finished", ""
+    if unknown:
+        lines.append(f"{unknown} have no earlier run to go by.")
+    return "\n".join(lines)
 
 
-def _finished(job: Job, out: Path) -> Result | None:
-    """The result of an earlier run that still stands for this job."""
-    result = _read(out / f"{job.name}.json")
-    whole = all((out / f"{job.name}.{kind}").exists() for kind in ("ipynb", "html"))
-    return result if result and whole and result.status == "finished" and result.key == job.key() else None
+def overview(folder: Path) -> str:
+    """The suites there are, one line each."""
+    found = [suites.read(name, folder) for name in suites.names(folder)]
+    width = max(len(suite.name) for suite in found)
+    return "\n".join(f"{suite.name:{width}}  {suite.about}" for suite in found)
 
 
-def _read(path: Path) -> Result | None:
+@contextlib.contextmanager
+def _owned(out: Path) -> Iterator[str]:
+    """The folder is this batch's alone, until the block ends, Ctrl-C and SIGTERM included; its token. What a killed
+    batch has left running here is ended, and what it has left half done is removed."""
+    lock, owner = FileLock(out / ".lock"), out / OWNER
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = owner_of(out)
+        raise FolderInUse(
+            f"Another batch writes into {out}: process {who.get('process')} on {who.get('host')}, since "
+            f"{who.get('since')}. Wait for it, stop it, or name another folder with --out."
+        ) from None
 
+    def leave() -> None:
+        token = owner_of(out).get("token")
+        with atomic_path(owner) as temporary:
+            temporary.write_text("{}")
+        if token:
+            kill_marked(token)
 
-def _as_html(notebook: nbformat.NotebookNode) -> str:
-    """HTML that needs nothing from the network: no MathJax, no require.js, no widgets (a figure stands for each)."""
-    exporter = nbconvert.HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
-    exporter.widget_renderer_url = ""
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
-    page, _ = exporter.from_notebook_node(notebook)
-    return page
+    def stop(*_: object) -> None:
+        leave()  # first: whoever watches a run waits for this
+        raise KeyboardInterrupt
+
+    before = {}
+    try:
+        leave()
+        for leftover in (*out.glob(".*.part"), *out.glob(".*.old")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        token, now = uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds")
+        facts = {"token": token, "process": os.getpid(), "host": platform.node(), "since": now}
+        with atomic_path(owner) as temporary:
+            temporary.write_text(json.dumps(facts))
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        yield token
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        leave()
+        lock.release()

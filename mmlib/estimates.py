@@ -51,6 +51,23 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(float(series.mean()), float(half_width), count)
 
 
+def pooled(estimates: Sequence[Estimate]) -> Estimate:
+    """The estimate of all values together, from estimates of disjoint groups of them. Nothing is lost: mean, half-width
+    and count give back each group's sum and sum of squares."""
+    if len(estimates) == 1:
+        return estimates[0]
+    count = sum(group.count for group in estimates)
+    mean = sum(group.count * group.mean for group in estimates) / count
+    squares = 0.0
+    for group in estimates:
+        squares += group.count * (group.mean - mean) ** 2
+        if group.count > 1:
+            deviation = group.half_width * math.sqrt(group.count) / stats.t.ppf(0.975, group.count - 1)
+            squares += (group.count - 1) * deviation**2
+    half_width = stats.t.ppf(0.975, count - 1) * math.sqrt(squares / (count - 1) / count)
+    return Estimate(float(mean), float(half_width), count)
+
+
 def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:
     """Mean of first − second over runs paired by their index (seed, or target and seed), with its interval."""
     if not first.index.sort_values().equals(second.index.sort_values()):

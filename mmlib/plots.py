@@ -44,9 +44,10 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure with a text that says what is to be seen, for those who cannot see it."""
-    display(Image(png(figure), format="png", alt=alt))
+def show(figure: Figure, alt: str, key: bool = False) -> None:
+    """Display a figure with a text that says what is to be seen, for those who cannot see it. A batch's page shows
+    those figures of a notebook that are called `key`."""
+    display(Image(png(figure), format="png", alt=alt, metadata={"key": True} if key else None))
 
 
 def sample_grid(

@@ -1,78 +1,243 @@
-"""The page of a batch: one static HTML file that works from disk, without a network."""
+"""The page of a batch: one static HTML file that works from disk, on a phone and read aloud, without a network."""
 
+import base64
+import hashlib
 import html
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import nbformat
 import pandas as pd
+from PIL import Image
 
 from mmlib.data.cache import atomic_path
-from mmlib.results import claims_html
+from mmlib.estimates import Estimate, estimate, pooled
+from mmlib.execution import FINISHED, LOG, Result
+from mmlib.results import VERDICTS, verdict_cell
+from mmlib.runner import NOTEBOOK, WITH_CODE, WITHOUT_CODE
 
 _CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
-.failed { color: #a40000; font-weight: 600; } code { background: #f4f4f4; padding: 0 .2em; }
-pre { overflow-x: auto; background: #f4f4f4; padding: .6rem; }
+:root { color-scheme: light; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; color: #222; }
+h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; } h2 { margin-top: 2.5rem; }
+.wide { overflow-x: auto; margin: .5rem 0 1.5rem; }
+.wide:focus-visible, button:focus-visible, a:focus-visible { outline: 3px solid #0b5fa5; outline-offset: 2px; }
+table { border-collapse: collapse; min-width: 100%; } caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th button { all: unset; cursor: pointer; font-weight: 600; } th button::after { content: " ↕"; color: #555; }
+th[aria-sort=ascending] button::after { content: " ↑"; } th[aria-sort=descending] button::after { content: " ↓"; }
+.bad { color: #a40000; font-weight: 600; } a { color: #0b5fa5; }
+pre { overflow-x: auto; background: #f4f4f4; padding: .6rem; font-size: .85rem; } code { overflow-wrap: anywhere; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(16rem, 100%), 1fr)); gap: 1rem; }
+figure { margin: 0; } figure img { width: 100%; height: auto; border: 1px solid #ddd; }
+figcaption { font-size: .85rem; }
 """
+# Sorts a table by the column whose button was pressed; numbers by `data-value`, all else as text.
+_SCRIPT = """
+for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => {
+  const head = button.closest("th"), table = head.closest("table"), body = table.tBodies[0];
+  const place = head.cellIndex, down = head.getAttribute("aria-sort") === "ascending";
+  const value = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
+  const order = (a, b) => a.localeCompare(b, undefined, { numeric: true }) * (down ? -1 : 1);
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  body.append(...[...body.rows].sort((a, b) => order(value(a), value(b))));
+});
+"""
+_THUMBNAIL = 480  # pixels: twice the width it is shown at
 
 
-def write_page(results: list[dict[str, Any]], out: Path) -> Path:
-    """Write `out/index.html`, and all notebooks' runs as `out/runs.csv` where there are any, from the batch's results
-    (`batch.Result` as dictionaries)."""
-    page = out / "index.html"
-    runs = [
-        {"notebook": result["name"], **row}
-        for result in results
-        for record in result["records"]
-        for row in record.get("runs", [])  # results of earlier versions have none
+def write_page(
+    suite: str, about: str, results: Sequence[Result], outdated: set[str], missing: Sequence[str], out: Path
+) -> Path:
+    """Write `out/index.html`, and every training run as `out/results.csv` and `out/results.parquet`. Runs in `outdated`
+    (names) were made with other code, data or versions: they are listed and take no part in verdicts and tables."""
+    page, valid = out / "index.html", [result for result in results if result.name not in outdated]
+    table = pd.DataFrame(_training_runs(valid))
+    if len(table):
+        for name, write in (("results.csv", table.to_csv), ("results.parquet", table.to_parquet)):
+            with atomic_path(out / name) as temporary:
+                write(temporary, index=False)
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in valid:
+        others = {name: value for name, value in result.parameters.items() if name != "first_seed"}
+        groups.setdefault((result.notebook, spelled(others)), []).append(result)
+    finished = sum(result.status == FINISHED for result in results)
+    body = [
+        f"<h1>{html.escape(suite)}</h1><p>{html.escape(about)}</p>",
+        f"<p>{finished} of {len(results) + len(missing)} runs finished.",
     ]
-    if runs:
-        with atomic_path(out / "runs.csv") as temporary:
-            pd.DataFrame(runs).to_csv(temporary, index=False)
+    if len(table):
+        body.append(f' <a href="results.csv">All {len(table)} trainings</a>, one a row (<a href="results.parquet">')
+        body.append("typed</a>).")
+    body.append("</p>")
+    if missing:
+        body.append(f'<p class="bad">Not run yet: {html.escape(", ".join(missing))}. The same command goes on.</p>')
+    failures = [result for result in results if result.status != FINISHED]
+    body += [_verdicts(groups), *(_failure(result) for result in failures), _run_table(results, outdated)]
+    body += [_configuration(*key, runs, out) for key, runs in groups.items()]
     with atomic_path(page) as temporary:
-        temporary.write_text(_page(results, len(runs)), encoding="utf-8")
+        temporary.write_text(_document(suite, "".join(body)), encoding="utf-8")
     return page
 
 
-def _page(results: list[dict[str, Any]], runs: int) -> str:
-    finished = sum(result["status"] == "finished" for result in results)
-    claims = [claim for result in results for record in result["records"] for claim in record["claims"]]
-    verdicts = [claim["verdict"] for claim in claims]
-    summary = (
-        f"{finished} of {len(results)} notebooks finished; of {len(claims)} claims {verdicts.count('holds')} hold, "
-        f"{verdicts.count('fails')} fail, {verdicts.count('not distinguishable')} are not distinguishable."
-    )
-    if runs:
-        summary += f' <a href="runs.csv">All {runs} training runs</a> as a table.'
-    rows = "".join(_row(result) for result in results)
-    sections = "".join(_section(result) for result in results)
+def spelled(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in parameters.items()) or "defaults"
+
+
+def _document(title: str, body: str) -> str:
+    script = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>mmlib: results</title>'
-        f"<style>{_CSS}</style></head><body><h1>Results</h1><p>{summary}</p>"
-        "<table><thead><tr><th>notebook</th><th>status</th><th>time</th><th>parameters</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>{sections}</body></html>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}: results</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_CSS}</style></head><body><main>{body}</main><script>{_SCRIPT}</script></body></html>"
     )
 
 
-def _row(result: dict[str, Any]) -> str:
-    name = html.escape(result["name"])
-    parameters = ", ".join(f"{key}={value!r}" for key, value in result["parameters"].items()) or "defaults"
-    kind = "" if result["status"] == "finished" else ' class="failed"'
+def _training_runs(results: Sequence[Result]) -> list[dict[str, Any]]:
+    return [
+        {"notebook": result.notebook.removesuffix(".ipynb"), "run": result.name, **row}
+        for result in results
+        for record in result.records
+        for row in record["runs"]
+    ]
+
+
+def _table(caption: str, columns: Sequence[str], rows: Sequence[str], sortable: bool = False) -> str:
+    """A table that scrolls by itself where the screen is narrow, also with the keyboard."""
+    heads = [f"<button>{html.escape(name)}</button>" if sortable else html.escape(name) for name in columns]
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    name = html.escape(caption, quote=True)
     return (
-        f'<tr><td><a href="{name}.html">{name}</a> (<a href="{name}.ipynb">.ipynb</a>)</td>'
-        f"<td{kind}>{html.escape(result['status'])}</td><td>{result['seconds']:.0f} s</td>"
-        f"<td><code>{html.escape(parameters)}</code></td></tr>"
+        f'<div class="wide" role="region" tabindex="0" aria-label="{name}"><table><caption>{name}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _section(result: dict[str, Any]) -> str:
-    parts = [f"<h2>{html.escape(result['name'])}</h2>"]
-    if result["error"]:
-        parts.append(f'<pre class="failed">{html.escape(result["error"])}</pre>')
-    for record in result["records"]:
-        made_with = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
-        parts += [claims_html(record["claims"]), f"<p><small>{html.escape(made_with)}</small></p>"]
+def _verdicts(groups: Mapping[tuple[str, str], Sequence[Result]]) -> str:
+    """Every claim of every configuration, over all seeds of all its runs."""
+    counts, rows = dict.fromkeys(VERDICTS.values(), 0), []
+    for (notebook, parameters), runs in groups.items():
+        claims: dict[str, list[dict[str, Any]]] = {}
+        for result in runs:
+            for record in result.records:
+                for claim in record["claims"]:
+                    claims.setdefault(claim["statement"], []).append(claim)
+        for statement, made in claims.items():
+            verdict, measured = over_runs(made)
+            counts[verdict] += 1
+            rows.append(
+                f"<tr><td>{html.escape(notebook.split('_')[0])}</td><td>{html.escape(statement)}</td>"
+                f'<td class="number">{html.escape(measured)}</td>{verdict_cell(verdict)}'
+                f"<td><code>{html.escape(parameters)}</code></td></tr>"
+            )
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    columns = ("notebook", "claim", "measured", "verdict", "parameters")
+    return f"<h2>Claims</h2><p>{summary}.</p>" + _table("Claims over all seeds", columns, rows, sortable=True)
+
+
+def over_runs(claims: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Verdict and measurement of one claim that several runs with different seeds made. Estimates are pooled into that
+    of all seeds together. Other measurements must all agree, or the claim is not distinguishable."""
+    if all(claim["estimate"] for claim in claims):
+        value = pooled([Estimate(**claim["estimate"]) for claim in claims])
+        return VERDICTS[value.above_zero], f"{value:+.3f} ({value.count})"
+    verdicts = {claim["verdict"] for claim in claims}
+    verdict = verdicts.pop() if len(verdicts) == 1 else VERDICTS[None]
+    return verdict, "; ".join(dict.fromkeys(claim["measured"] for claim in claims))
+
+
+def _failure(result: Result) -> str:
+    parts = [
+        f'<h2 class="bad">{html.escape(result.name)}: {html.escape(result.status)}</h2>',
+        f"<p>{html.escape(result.error)}</p>",
+    ]
+    if result.cell:
+        parts.append(f"<h3>The cell</h3><pre>{html.escape(result.cell)}</pre>")
+    if result.stderr:
+        parts.append(f"<h3>What it said</h3><pre>{html.escape(result.stderr)}</pre>")
     return "".join(parts)
+
+
+def _run_table(results: Sequence[Result], outdated: set[str]) -> str:
+    rows = []
+    for result in results:
+        folder = quote(result.name)
+        links = {WITH_CODE: "with code", WITHOUT_CODE: "without", NOTEBOOK: "notebook", LOG: "log"}
+        linked = ", ".join(f'<a href="{folder}/{file}">{text}</a>' for file, text in links.items())
+        made_with = dict(result.environment)
+        device = made_with.pop("gpu", "none")
+        status = f"{result.status}, outdated" if result.name in outdated else result.status
+        rows.append(
+            f"<tr><td>{html.escape(result.name)}<br><small>{linked}</small></td>"
+            f"<td{'' if status == FINISHED else ' class=bad'}>{html.escape(status)}</td>"
+            f"<td><code>{html.escape(spelled(result.parameters))}</code></td>"
+            f'<td class="number" data-value="{result.seconds:.1f}">{result.seconds:.0f} s</td>'
+            f"<td>{html.escape(result.started)}</td><td>{html.escape('CPU' if device == 'none' else device)}</td>"
+            f"<td>{html.escape(', '.join(f'{name} {value}' for name, value in made_with.items()))}</td></tr>"
+        )
+    columns = ("run", "status", "parameters", "time", "started (UTC)", "device", "environment")
+    note = "<p>Outdated: made with other code, data or versions than those here now.</p>" if outdated else ""
+    return "<h2>Runs</h2>" + note + _table("All runs in this folder", columns, rows, sortable=True)
+
+
+def _configuration(notebook: str, parameters: str, runs: Sequence[Result], out: Path) -> str:
+    """What runs that differ in their seeds alone have measured, and the figures of the first of them."""
+    trainings = pd.DataFrame(_training_runs(runs))
+    content = _scores(trainings) + _figures(runs[0], out)
+    if not content:
+        return ""
+    name = html.escape(notebook.removesuffix(".ipynb"))
+    return f"<h2>{name}</h2><p><code>{html.escape(parameters)}</code></p>{content}"
+
+
+def _scores(trainings: pd.DataFrame) -> str:
+    """Accuracy in the unseen domain, or on the test part, per method: paper, measured, difference."""
+    if "target accuracy" not in trainings:
+        return ""
+    which = [name for name in ("method", "modalities", "source", "target", "settings") if trainings[name].any()]
+    printed = "paper" in trainings and trainings["paper"].notna().any()
+    rows = []
+    for values, group in trainings.groupby(which, sort=False, dropna=False):
+        once = group.drop_duplicates("seed")
+        value = estimate(100 * once["target accuracy"])
+        cells = [f"<td>{html.escape(str(text))}</td>" for text in values]
+        cells.append(f'<td class="number">{value:.1f}</td><td class="number">{value.count}</td>')
+        if printed:
+            paper = group["paper"].iloc[0]
+            away = Estimate(value.mean - paper, value.half_width, value.count)
+            texts = ("—", "—") if pd.isna(paper) else (f"{paper:.2f}", f"{away:+.1f}")
+            cells += [f'<td class="number">{text}</td>' for text in texts]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    columns = [*which, "accuracy, %", "seeds", *(("paper, %", "measured − paper") if printed else ())]
+    return _table("Test accuracy: the unseen domain's, or all domains' where none is", columns, rows, sortable=True)
+
+
+def _figures(result: Result, out: Path) -> str:
+    """Small copies of the figures that the notebook calls its key figures."""
+    notebook = nbformat.read(out / result.name / NOTEBOOK, as_version=4)
+    figures = []
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        facts = output.get("metadata", {}).get("image/png", {})
+        if facts.get("key"):
+            alt = html.escape(facts["alt"], quote=True)
+            small = _thumbnail(output["data"]["image/png"])
+            figures.append(
+                f'<figure><a href="{quote(result.name)}/{WITHOUT_CODE}">'
+                f'<img src="data:image/png;base64,{small}" alt="{alt}"></a><figcaption>{alt}</figcaption></figure>'
+            )
+    return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
+
+
+def _thumbnail(png: str) -> str:
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    image.thumbnail((_THUMBNAIL, 4 * _THUMBNAIL))
+    small = io.BytesIO()
+    image.quantize(64).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()

@@ -1,6 +1,7 @@
 """Reproduction tables: the published number, the measured one, their difference, the protocol, and what is missing."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -29,6 +30,18 @@ def comparison(measured: Mapping[str, Estimate], paper: Mapping[str, float], spl
             "runs": value.count,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def beside_paper(
+    runs: pd.DataFrame, names: Mapping[str, str], paper: Callable[[str, str], Mapping[str, float]], splits: Splits
+) -> pd.DataFrame:
+    """A run's row each (`experiments.score_table`), for the record: with the data it is about and, but on a stand-in,
+    the number that the paper prints for its method (`names`: method → the paper's name) and transfer, in percent."""
+    known = [
+        math.nan if splits.is_stand_in else paper(source, target).get(names.get(method, ""), math.nan)
+        for method, source, target in zip(runs["method"], runs["source"], runs["target"], strict=True)
+    ]
+    return runs.assign(data=splits.about, paper=known)
 
 
 def captioned(table: pd.DataFrame, splits: Splits, what: str = "") -> Styler:

@@ -24,6 +24,7 @@ class Claim:
     statement: str
     measured: str
     verdict: str  # one of VERDICTS' values
+    estimate: Estimate | None = None  # where that was measured: other runs' seeds can be added to it
 
 
 class Record:
@@ -44,15 +45,17 @@ class Record:
         For an `Estimate` the claim is that it is above zero: it holds or fails where its 95 % interval excludes zero,
         and is not distinguishable otherwise. Anything else needs `holds`. A statement made again replaces the first.
         """
+        kept = None
         if isinstance(measured, Estimate):
             if holds is not None:
                 raise ValueError("An estimate decides for itself; leave out `holds`.")
             holds, text = measured.above_zero, format(measured, "+.3f")
+            kept = measured if measured.count > 1 else None
         elif holds is None:
             raise ValueError(f"Say whether {statement!r} holds (True or False).")
         else:
             text = f"{measured:.3f}" if isinstance(measured, float) else str(measured)
-        made = Claim(statement, text, VERDICTS[holds if holds is None else bool(holds)])
+        made = Claim(statement, text, VERDICTS[holds if holds is None else bool(holds)], kept)
         self.claims = [claim for claim in self.claims if claim.statement != statement] + [made]
         return made
 
@@ -69,12 +72,17 @@ class Record:
         }
 
 
-def claims_html(claims: list[dict[str, str]]) -> str:
+def verdict_cell(verdict: str) -> str:
+    """A table's cell; the mark repeats what the word says, and is not read aloud."""
+    return f'<td><span aria-hidden="true">{_MARKS[verdict]}</span> {html.escape(verdict)}</td>'
+
+
+def claims_html(claims: list[dict[str, Any]]) -> str:
     """Claims as an HTML table; all text is escaped."""
     rows = "".join(
         f'<tr><td style="text-align:left">{html.escape(claim["statement"])}</td>'
         f"<td>{html.escape(claim['measured'])}</td>"
-        f"<td>{_MARKS[claim['verdict']]} {html.escape(claim['verdict'])}</td></tr>"
+        f"{verdict_cell(claim['verdict'])}</tr>"
         for claim in claims
     )
     head = '<tr><th style="text-align:left">claim</th><th>measured</th><th>verdict</th></tr>'

@@ -18,7 +18,11 @@ LAYERS = (
     {"methods"},
     {"training"},
     {"estimates", "flatness", "diagnosis", "experiments"},
-    {"plots", "widgets", "results", "reproduction", "parameters", "report", "batch"},
+    {"plots", "widgets", "results", "reproduction", "parameters", "processes", "runner"},
+    {"suites"},
+    {"execution"},
+    {"report", "run_times"},
+    {"batch", "classroom"},
     {"__main__"},
 )
 

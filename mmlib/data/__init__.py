@@ -4,6 +4,7 @@ from mmlib.data import av_digits, ave, cremad, epic_kitchens, hac, kinetics_soun
 from mmlib.data.cache import MissingData, cache_directory
 from mmlib.data.dataset import Batch, MultimodalDataset, concatenate
 from mmlib.data.splits import DomainProtocol, Splits, with_shuffled_labels
+from mmlib.data.stored import open_prepared
 
 LOADERS = {"spoken_digits": spoken_digits.load, "av_digits": av_digits.load}
 # The papers' data, by the module that reads it: prepared once (`python -m mmlib data NAME`), then read from disk.
@@ -24,6 +25,19 @@ def load(name: str, **dials: object) -> Splits:
     return loaders[name](**dials)
 
 
+def content_of(name: str, dispensable: bool = False) -> str:
+    """What the prepared files of this data set hold, as a hash; "" for data that code makes, and for no name. Reads no
+    clips. Raises MissingData, which says how to get them, where there are none, unless they are `dispensable`."""
+    try:
+        if name in BENCHMARKS:
+            return open_prepared(name).content
+        return av_digits.content() if name == "av_digits" else ""
+    except MissingData:
+        if dispensable:
+            return "missing"
+        raise
+
+
 __all__ = [
     "BENCHMARKS",
     "LOADERS",
@@ -34,6 +48,7 @@ __all__ = [
     "Splits",
     "cache_directory",
     "concatenate",
+    "content_of",
     "load",
     "with_shuffled_labels",
 ]

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib.data import degradation
-from mmlib.data.cache import MissingData, cache_directory, load_arrays
+from mmlib.data.cache import MissingData, cache_directory, load_arrays, source_hash
 from mmlib.data.dataset import MultimodalDataset, concatenate, draw_evenly
 from mmlib.data.speech import CLIP_SAMPLES, SAMPLE_RATE, WORDS
 from mmlib.data.splits import Splits
@@ -77,6 +77,21 @@ def check_content(arrays: dict[str, np.ndarray], origin: str | Path) -> None:
             raise ValueError(f"{origin}: {name} differs from the published data (altered or damaged values).")
 
 
+def _prepared() -> Path:
+    path = cache_directory() / PREPARED
+    if not path.exists():
+        raise MissingData(
+            f"AV-Digits is not prepared ({path} does not exist). Run `python -m mmlib data av_digits`; "
+            "with files you already have: `python -m mmlib data av_digits --source DIR`."
+        )
+    return path
+
+
+def content() -> str:
+    """Hash of the prepared file. Raises MissingData as `load` does."""
+    return source_hash(_prepared())
+
+
 def load(**dials: object) -> Splits:
     """The data at these dials (fields of `Dials`): waveforms (N, 6400) at 8 kHz, images (N, 1, 28, 28) in 0 … 1.
 
@@ -84,12 +99,7 @@ def load(**dials: object) -> Splits:
     Raises MissingData, which says how to get it, where the data was not prepared.
     """
     chosen = Dials.turned(dials)
-    path = cache_directory() / PREPARED
-    if not path.exists():
-        raise MissingData(
-            f"AV-Digits is not prepared ({path} does not exist). Run `python -m mmlib data av_digits`; "
-            "with files you already have: `python -m mmlib data av_digits --source DIR`."
-        )
+    path = _prepared()
     arrays = load_arrays(path)
     check_content(arrays, path)
     drawings = _drawings(arrays)

@@ -31,6 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
+    os.chmod(name, 0o644)  # as other files: a group may read it
     try:
         yield Path(name)
         os.replace(name, path)

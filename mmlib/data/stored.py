@@ -97,6 +97,7 @@ class Prepared:
     arrays: dict[str, StoredRows]
     parameters: dict[str, object]
     expected: int
+    content: str  # a hash of what it was made from
 
     @property
     def missing(self) -> int:
@@ -152,4 +153,4 @@ def open_prepared(name: str) -> Prepared:
         modality: StoredRows(array, rows, f"{about['content']} {modality}")
         for modality, array in map_arrays(folder, about).items()
     }
-    return Prepared(folder, there.reset_index(drop=True), arrays, about["parameters"], len(manifest))
+    return Prepared(folder, there.reset_index(drop=True), arrays, about["parameters"], len(manifest), about["content"])
