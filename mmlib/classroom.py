@@ -118,7 +118,7 @@ def _cost(job: Job, budget: Mapping[str, Any]) -> tuple[float, float]:
 def _scaled(job: Job, seeds: int, share: float) -> Job:
     """The job with this many seeds and this share of its notebook's own epochs, warm-up included."""
     defaults = {name: default for name, (_, default) in declared_in(job.notebook).items()}
-    chosen = {"seeds": seeds, "epochs": max(2, round(share * defaults["epochs"]))}
+    chosen = {"seeds": seeds, "epochs": max(min(4, defaults["epochs"]), round(share * defaults["epochs"]))}
     if "warm_up" in defaults:
         chosen["warm_up"] = max(1, round(share * defaults["warm_up"]))
     return make_job(job.notebook, chosen | job.parameters)
