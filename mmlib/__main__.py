@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from mmlib import batch, classroom, suites
     from mmlib.execution import FINISHED, Limits
-    from mmlib.parameters import BadParameter, parse_assignment
+    from mmlib.notebook_parameters import parse_assignment
+    from mmlib.parameters import BadParameter
 
     folder = (options.notebooks or suites.NOTEBOOKS).resolve()
     try:

@@ -21,7 +21,8 @@ import torch
 from mmlib.data import cache_directory, load
 from mmlib.data.cache import atomic_path
 from mmlib.experiments import Run, train_run
-from mmlib.parameters import BadParameter, declared_in
+from mmlib.notebook_parameters import declared_in
+from mmlib.parameters import BadParameter
 from mmlib.suites import Job, make_job
 from mmlib.training import TrainingConfig
 

@@ -11,6 +11,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+# A grammar of addresses that jsonschema builds for a second where it finds it; no notebook needs it.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 import nbconvert
 import nbformat
 import papermill

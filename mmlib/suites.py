@@ -23,7 +23,8 @@ import torch
 import yaml
 
 from mmlib.data import content_of
-from mmlib.parameters import BadParameter, check_against_notebook, declared_in
+from mmlib.notebook_parameters import check_against_notebook, declared_in
+from mmlib.parameters import BadParameter
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"

@@ -16,7 +16,8 @@ from mmlib.data import MultimodalDataset, Splits
 from mmlib.estimates import Estimate
 from mmlib.flatness import Plane
 from mmlib.mixture import fit_mixture
-from mmlib.parameters import BadParameter, Interval, check_against_notebook, parse_assignment, validate
+from mmlib.notebook_parameters import check_against_notebook, parse_assignment
+from mmlib.parameters import BadParameter, Interval, validate
 from mmlib.published import balance_benchmark, gmm_headlines, mbcd_accuracies, mbcd_table
 from mmlib.reproduction import captioned, comparison
 from mmlib.results import MIME_TYPE, Record

@@ -18,7 +18,7 @@ LAYERS = (
     {"methods"},
     {"training"},
     {"estimates", "flatness", "diagnosis", "experiments"},
-    {"plots", "widgets", "results", "reproduction", "parameters", "processes", "runner"},
+    {"plots", "widgets", "results", "reproduction", "parameters", "notebook_parameters", "processes", "runner"},
     {"suites"},
     {"execution"},
     {"report", "run_times"},
