@@ -59,9 +59,8 @@ def _measure() -> Speed:
     workers = os.cpu_count() or 1
     with joblib.Parallel(workers) as parallel:
         parallel(joblib.delayed(_train)(seed) for seed in range(2 * workers))  # starts the workers
-        started = time.perf_counter()
-        parallel(joblib.delayed(_train)(seed) for seed in range(4 * workers))
-        together = (time.perf_counter() - started) / (4 * workers)
+        times = parallel(joblib.delayed(_train)(seed) for seed in range(4 * workers))
+    together = sum(times) / len(times) / workers
     return Speed(alone, together)
 
 

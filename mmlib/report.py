@@ -199,9 +199,11 @@ def _configuration(notebook: str, parameters: str, runs: Sequence[Result], out: 
 
 def _scores(trainings: pd.DataFrame) -> str:
     """Accuracy in the unseen domain, or on the test part, per method: paper, measured, difference."""
-    if "target accuracy" not in trainings:
+    if not {"method", "seed", "target accuracy"} <= set(trainings):
         return ""
-    which = [name for name in ("method", "modalities", "source", "target", "settings") if trainings[name].any()]
+    trainings = trainings.dropna(subset="target accuracy")
+    names = ("method", "modalities", "source", "target", "settings")
+    which = [name for name in names if name in trainings and trainings[name].any()]
     printed = "paper" in trainings and trainings["paper"].notna().any()
     rows = []
     for values, group in trainings.groupby(which, sort=False, dropna=False):

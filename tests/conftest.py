@@ -1,6 +1,9 @@
 """Shared fixtures: a cache of the tests' own, small data, and the real sources where they are."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -8,6 +11,8 @@ import pytest
 import torch
 
 from mmlib.data import MultimodalDataset, Splits
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,6 +61,47 @@ def write_notebook(path: Path, parameters: str, code: str) -> Path:
     kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
     return path
+
+
+class Kit:
+    """A folder of small notebooks and suites, and the run command on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.notebooks, self.out = folder / "notebooks", folder / "out"
+        (self.notebooks / "suites").mkdir(parents=True)
+        self.suite("quick", "about: all of them\n")
+
+    def suite(self, name: str, content: str) -> None:
+        (self.notebooks / "suites" / f"{name}.yaml").write_text(content)
+
+    def notebook(self, name: str, code: str, parameters: str = 'name: str = "x"  # a name\nrate: float = 1.0  # a rate'):
+        return write_notebook(self.notebooks / f"{name}.ipynb", parameters, code)
+
+    def arguments(self, *arguments: str) -> list[str]:
+        return ["run", *arguments, "--notebooks", str(self.notebooks), "--out", str(self.out)]
+
+    def run(self, *arguments: str) -> int:
+        from mmlib.__main__ import main
+
+        return main(self.arguments(*arguments))
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """The command as a process of its own."""
+        command = [sys.executable, "-m", "mmlib", *self.arguments(*arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+    def results(self) -> dict[str, dict]:
+        """What is on disk, by run."""
+        return {path.parent.name: json.loads(path.read_text()) for path in sorted(self.out.glob("*/result.json"))}
+
+    def leftovers(self) -> list[str]:
+        """Whatever a run has left beside whole results."""
+        return [path.name for path in self.out.glob(".*") if path.name != ".lock"]
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Kit:
+    return Kit(tmp_path)
 
 
 @pytest.fixture

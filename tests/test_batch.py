@@ -1,161 +1,210 @@
-"""The run command, on small notebooks of its own."""
+"""The run command, on small notebooks of its own: what is run, what is kept, where it runs."""
 
 import json
-import os
 import subprocess
 import sys
+import time
 
 import joblib
 import pandas as pd
 import pytest
-from conftest import write_notebook
+from conftest import ROOT
 
-from mmlib import batch
-from mmlib.__main__ import main
+from mmlib import batch, execution, run_times, suites
+from mmlib.execution import Limits
+from mmlib.parameters import BadParameter
 
 GOOD = """import pandas as pd
 from mmlib.estimates import Estimate
 from mmlib.results import Record
 record = Record("small")
-table = pd.DataFrame({"method": ["erm", "=ema"], "target accuracy": [0.5, None]})
+table = pd.DataFrame({"method": ["erm", "=ema"], "target accuracy": [0.5, None], "seed": [0, 0]})
 record.add_runs(table)
 record.add_runs(table)
-record.claim(f"<script>{name}</script> & more", Estimate(float(rate), 0.1, 3))
+record.claim(f"{name} is good", Estimate(float(rate), 0.1, 3))
 record"""
 
 
-@pytest.fixture
-def notebooks(tmp_path, monkeypatch):
-    folder = tmp_path / "notebooks"
-    (folder / "suites").mkdir(parents=True)
-    (folder / "suites" / "quick.yaml").write_text("notebooks: all\n")
-    (folder / "suites" / "loud.yaml").write_text("notebooks: ['01']\nparameters: {name: LOUD}\n")
-    (folder / "suites" / "odd.yaml").write_text("notbooks: all\n")
-    plan = batch.plan
-    monkeypatch.setattr(batch, "plan", lambda suite, only, overrides: plan(suite, only, overrides, folder))
-    monkeypatch.chdir(tmp_path)
-
-    def write(name, code):
-        parameters = 'name: str = "x"  # a name\nrate: float = 1.0  # a rate'
-        write_notebook(folder / f"{name}.ipynb", parameters, code)
-
-    return write
-
-
-def result(tmp_path, name):
-    return json.loads((tmp_path / "runs" / f"{name}.json").read_text())
-
-
-def test_a_batch_goes_on_past_failures_and_says_what_failed(notebooks, tmp_path, capsys):
-    notebooks("01_good", GOOD)
-    notebooks("02_wrong", "assert rate > 5, 'rate is too small'")
-    notebooks("03_missing", "from mmlib.data import MissingData\nraise MissingData('prepare it first')")
-    notebooks("04_import", "import a_module_that_is_not_there")
-    notebooks("05_slow", "import time\ntime.sleep(600)")
-    notebooks("06_dead", "import os\nos._exit(1)")
-    notebooks("07_good", GOOD)
-    assert main(["run", "--timeout", "20"]) == 1
-    printed = capsys.readouterr()
-    statuses = {
-        f"0{i}": result(tmp_path, path.stem)["status"]
-        for i, path in enumerate(sorted((tmp_path / "notebooks").glob("*.ipynb")), 1)
-    }
-    assert statuses == {
-        "01": "finished", "02": "assertion", "03": "missing data", "04": "dependency",
-        "05": "timeout", "06": "kernel died", "07": "finished",
-    }  # fmt: skip
-    assert "02_wrong: assertion. AssertionError: rate is too small" in printed.err
-    assert "2 of 7 notebooks finished. The page: " in printed.out
-
-    page = (tmp_path / "runs" / "index.html").read_text()
-    assert "&lt;script&gt;x&lt;/script&gt; &amp; more" in page and "<script>" not in page
-    assert "http" not in page, "nothing is fetched from a network"
-    for name in ("01_good", "02_wrong"):
-        assert f'href="{name}.html"' in page and (tmp_path / "runs" / f"{name}.html").exists()
-    runs = pd.read_csv(tmp_path / "runs" / "runs.csv")
-    assert runs["notebook"].tolist() == ["01_good"] * 2 + ["07_good"] * 2, "each row once"
-    assert runs["method"].tolist() == ["erm", "=ema"] * 2 and runs["target accuracy"].isna().sum() == 2
-    assert 'href="runs.csv">All 4 training runs' in page
-    executed = (tmp_path / "runs" / "01_good.html").read_text()
-    for tag in ('<script src="http', '<link rel="stylesheet" href="http', "import('http", 'src="http'):
-        assert tag not in executed
-    leftovers = [path.name for path in (tmp_path / "runs").iterdir() if path.name.startswith(".")]
-    assert not leftovers
-
-
-def test_finished_work_is_kept_until_something_it_depends_on_changes(notebooks, tmp_path, capsys):
-    notebooks("01_good", GOOD)
-    notebooks("02_wrong", "assert rate > 5")
-    assert main(["run"]) == 1
-    first = result(tmp_path, "01_good")
-
-    def again(*arguments):
-        main(["run", *arguments])
-        return "1 of 2 notebooks are finished already" in capsys.readouterr().out
-
+def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, capsys):
+    kit.notebook("01_good", GOOD)
+    kit.notebook("02_wrong", "assert rate > 5")
+    assert kit.run() == 1
+    first = kit.results()["01_good"]
+    assert first["status"] == "finished" and kit.results()["02_wrong"]["status"] == "assertion"
     capsys.readouterr()
-    assert again() and result(tmp_path, "01_good") == first
-    assert not again("-p", "rate=2"), "other parameters"
-    assert result(tmp_path, "01_good")["parameters"] == {"rate": 2.0}
-    notebooks("01_good", GOOD + "\n# changed")
-    assert not again(), "another notebook, and the first parameters again"
-    (tmp_path / "runs" / "01_good.html").unlink()
-    assert not again(), "an output is gone"
-    (tmp_path / "runs" / "01_good.json").write_text("{")
-    assert not again(), "a damaged result"
+
+    def kept():
+        kit.run("--only", "01")
+        return "1 of 1 runs are finished already and are kept" in capsys.readouterr().out
+
+    assert kept() and kit.results()["01_good"] == first
+    kit.notebook("01_good", GOOD + "\n# changed")
+    assert not kept(), "another notebook"
+    (kit.out / "01_good" / "with_code.html").unlink()
+    assert not kept(), "an output is gone"
+    (kit.out / "01_good" / "notebook.ipynb").open("a").write(" ")
+    assert not kept(), "an output is not as it was written"
+    (kit.out / "01_good" / "result.json").write_text('{"name": ')
+    assert not kept(), "a torn result"
+    assert kept()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["-p", "volume=11"], "01_good.ipynb has no parameter 'volume'; it has: name, rate"),
-        (["-p", "rate=fast"], "rate must be of type float, not 'fast'"),
-        (["-p", "rate"], "not of the form name=value"),
-        (["--only", "77"], "No notebook's name starts with '77'"),
-        (["deep"], "There is no suite 'deep'; there are: loud, odd, quick"),
-        (["odd"], "unknown entries: notbooks"),
-    ],
-)
-def test_nothing_runs_where_anything_is_wrong(notebooks, tmp_path, capsys, arguments, message):
-    notebooks("01_good", GOOD)
-    assert main(["run", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("Nothing was run: ") and message in error
-    assert not (tmp_path / "runs").exists()
+def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
+    notebook = kit.notebook("01_good", GOOD, 'dataset: str = "av_digits"  # d\ndevice: str = "cpu"  # d')
+    job = suites.Job(notebook, {})
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"AV-Digits is not prepared"):
+        job.key()
+    (tmp_path / "av_digits.npz").write_bytes(b"some")
+    keys = [job.key(), job.key()]
+    (tmp_path / "av_digits.npz").write_bytes(b"other")
+    keys.append(job.key())
+    monkeypatch.setattr(suites, "_versions", lambda: ("2.0",))
+    keys.append(job.key())
+    (tmp_path / "mmlib").mkdir()
+    (tmp_path / "mmlib" / "losses.py").write_text("pass")
+    monkeypatch.setattr(suites, "ROOT", tmp_path)
+    keys.append(job.key())
+    assert keys[0] == keys[1] and len(set(keys)) == 4
 
 
-def test_suites_give_parameters_and_the_command_line_wins(notebooks, tmp_path):
-    notebooks("01_good", GOOD)
-    notebooks("02_good", GOOD)
-    assert main(["run", "loud"]) == 0
-    assert result(tmp_path, "01_good")["parameters"] == {"name": "LOUD"}
-    assert not (tmp_path / "runs" / "02_good.json").exists()
-    old = result(tmp_path, "01_good")
-    for record in old["records"]:
-        del record["runs"]
-    (tmp_path / "runs" / "01_good.json").write_text(json.dumps(old))  # as the kit wrote it before it kept runs
-    assert main(["run", "--only", "2"]) == 0
-    page = (tmp_path / "runs" / "index.html").read_text()
-    assert "01_good" in page and "02_good" in page, "the page shows all that the folder holds"
-    assert main(["run", "loud", "-p", "name=soft", "--out", "other"]) == 0
-    assert json.loads((tmp_path / "other" / "01_good.json").read_text())["parameters"] == {"name": "soft"}
+def test_other_parameters_are_another_run_and_defaults_are_none(kit):
+    kit.notebook("01_good", GOOD)
+    assert kit.run("-p", "rate=[1, 2]", "-p", "name=x") == 0
+    parameters = {name: result["parameters"] for name, result in kit.results().items()}
+    (other,) = set(parameters) - {"01_good"}
+    assert parameters == {"01_good": {}, other: {"rate": 2.0}}
+    assert kit.run() == 0 and len(kit.results()) == 2
 
 
-def test_notebooks_run_side_by_side_wherever_the_workers_are(notebooks, tmp_path):
-    joblib.Parallel(2)(joblib.delayed(os.chdir)("/") for _ in range(8))
-    notebooks("01_good", GOOD)
-    notebooks("02_good", GOOD)
-    assert main(["run", "--jobs", "2"]) == 0
-    assert {result(tmp_path, f"0{i}_good")["status"] for i in (1, 2)} == {"finished"}
+def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys):
+    kit.notebook("01_good", GOOD)
+    kit.notebook("02_wrong", "assert rate > 5")
+    kit.notebook("03_data", GOOD, 'dataset: str = "cremad"  # d')
+    assert kit.run("--only", "01", "02") == 1
+    capsys.readouterr()
+    assert kit.run("--dry-run", "-p", "rate=[1, 2]", "--only", "01") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["01_good", "done"] and lines[1].strip() == "defaults"
+    assert " new  about " in lines[2] and lines[3].strip() == "rate=2.0"
+    assert lines[4] == "1 of 2 runs to do." and lines[5].startswith("By earlier runs here, some ")
+    assert kit.run("--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "02_wrong  failed before (assertion)" in printed
+    assert "03_data  cannot run" in printed and "cremad is not prepared" in printed
+    assert "1 of 3 runs to do.\n1 have no earlier run to go by." in printed
+    kit.notebook("01_good", GOOD + "\n# changed")
+    kit.run("--dry-run")
+    assert "01_good  changed since" in capsys.readouterr().out
+
+
+def test_times_of_earlier_runs_are_remembered(kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    notebook = kit.notebook("01_good", GOOD)
+    plain, other = suites.Job(notebook, {}), suites.Job(notebook, {"rate": 2.0})
+    assert run_times.expected(plain) == (None, False)
+    for seconds in (1.0, 3.0, 2.0):
+        empty = {"environment": {}, "records": [], "files": {}}
+        run_times.remember(
+            execution.Result("01_good", "01_good.ipynb", {}, "", "finished", "", "", "", "", seconds, **empty)
+        )
+    assert run_times.expected(plain) == (2.0, True) and run_times.expected(other) == (2.0, False)
+
+
+def test_the_suites_there_are_can_be_listed(kit, capsys):
+    kit.suite("deep", "about: for the night\ninherits: quick\n")
+    assert kit.run("--list") == 0
+    assert capsys.readouterr().out.splitlines() == ["deep   for the night", "quick  all of them"]
+
+
+def test_runs_go_side_by_side_and_results_are_tables(kit):
+    for number in range(1, 5):
+        kit.notebook(f"0{number}_good", GOOD + "\nimport time\ntime.sleep(2)")
+    started = time.perf_counter()
+    assert kit.run("--jobs", "4") == 0
+    took = time.perf_counter() - started
+    alone = sum(result["seconds"] for result in kit.results().values())
+    assert alone > 1.5 * took, "four at a time"
+    for table in (pd.read_csv(kit.out / "results.csv"), pd.read_parquet(kit.out / "results.parquet")):
+        assert table["notebook"].tolist() == [f"0{number}_good" for number in range(1, 5) for _ in range(2)], "once"
+        assert table["method"].tolist() == ["erm", "=ema"] * 4 and table["target accuracy"].isna().sum() == 4
+    assert not kit.leftovers()
+
+
+def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch):
+    """The GPUs are made up; that a run sees the one it was given, and nobody else meanwhile, is real."""
+    monkeypatch.setattr(execution, "gpus", lambda: ["GPU-a", "GPU-b"])
+    code = "import os, time\nprint(os.environ['CUDA_VISIBLE_DEVICES'], time.time())\ntime.sleep(1.5)\nprint(time.time())"
+    for number in range(1, 5):
+        kit.notebook(f"0{number}_gpu", code, 'device: str = "auto"  # d')
+    kit.notebook("05_cpu", "import os\nprint('none', repr(os.environ['CUDA_VISIBLE_DEVICES']))", 'device: str = "cpu"  # d')
+    assert kit.run("--jobs", "5") == 0
+    spans = {}
+    for number in range(1, 5):
+        said = json.loads((kit.out / f"0{number}_gpu" / "notebook.ipynb").read_text())["cells"][-1]["outputs"]
+        gpu, begin, end = "".join(sum((output["text"] for output in said), [])).split()
+        spans.setdefault(gpu, []).append((float(begin), float(end)))
+    assert {gpu: len(found) for gpu, found in spans.items()} == {"GPU-a": 2, "GPU-b": 2}
+    for found in spans.values():
+        first, second = sorted(found)
+        assert first[1] < second[0]
+    assert "none ''" in (kit.out / "05_cpu" / "notebook.ipynb").read_text()
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_failure(kit, monkeypatch):
+    """On a machine of a cluster, where nothing was checked before."""
+    monkeypatch.setattr(execution, "gpus", list)
+    job = suites.Job(kit.notebook("01_gpu", "1", 'device: str = "cuda"  # d'), {})
+    kit.out.mkdir()
+    result = execution.run_one(job, kit.out, "nobody", Limits())
+    assert result.status == "error" and "device 'cuda' was asked for, but" in result.error and "has no GPU" in result.error
+
+
+def test_gpus_are_those_that_the_environment_allows(monkeypatch):
+    for value, expected in (("2,GPU-1f", ["2", "GPU-1f"]), ("", []), ("-1", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert execution.gpus() == expected
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(execution.torch.cuda, "device_count", lambda: 2)
+    assert execution.gpus() == ["0", "1"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as made:
+        yield made
+
+
+def test_the_same_suite_runs_on_a_cluster_of_two_workers(kit, cluster):
+    code = GOOD + "\nimport os, time\nprint('worker', os.environ['DASK_WORKER_NAME'])\ntime.sleep(2)"
+    for number in range(1, 5):
+        kit.notebook(f"0{number}_good", code)
+    kit.notebook("05_wrong", "assert rate > 5")
+    pids = set(cluster.scheduler.workers)
+    assert len(pids) == 2
+    code = "import os\nprint('parent', os.getppid())\n" + GOOD
+    assert kit.run("--backend", "dask", "--address", cluster.scheduler_address) == 1
+    assert [result["status"] for result in kit.results().values()] == ["finished"] * 4 + ["assertion"]
+    assert not kit.leftovers()
 
 
 def test_the_module_is_a_command():
-    help_text = subprocess.run(
-        [sys.executable, "-m", "mmlib", "run", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    assert "--only" in help_text and "--timeout" in help_text
+    command = [sys.executable, "-m", "mmlib", "run", "--help"]
+    help_text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    for option in ("--only", "--dry-run", "--cell-timeout", "--run-timeout", "--backend"):
+        assert option in help_text
 
 
-@pytest.mark.parametrize("suite", sorted(path.stem for path in (batch.NOTEBOOKS / "suites").glob("*.yaml")))
-def test_every_suite_of_the_kit_fits_its_notebooks(suite):
-    assert batch.plan(suite, [], {})
+def test_threads_of_other_libraries_do_not_move_the_batch(kit):
+    joblib.Parallel(2, backend="threading")(joblib.delayed(time.sleep)(0) for _ in range(4))
+    kit.notebook("01_good", "import os\nprint(os.getcwd())")
+    assert kit.run() == 0
+    assert str(kit.notebooks) in (kit.out / "01_good" / "notebook.ipynb").read_text()
+
+
+def test_backends_that_are_not_installed_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(BadParameter, match=r"needs a package that is not installed: pip install dask distributed"):
+        with batch.Backend("dask").parallel():
+            pass
