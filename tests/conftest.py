@@ -74,7 +74,9 @@ class Kit:
     def suite(self, name: str, content: str) -> None:
         (self.notebooks / "suites" / f"{name}.yaml").write_text(content)
 
-    def notebook(self, name: str, code: str, parameters: str = 'name: str = "x"  # a name\nrate: float = 1.0  # a rate'):
+    def notebook(
+        self, name: str, code: str, parameters: str = 'name: str = "x"  # a name\nrate: float = 1.0  # a rate'
+    ):
         return write_notebook(self.notebooks / f"{name}.ipynb", parameters, code)
 
     def arguments(self, *arguments: str) -> list[str]:

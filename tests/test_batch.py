@@ -134,10 +134,14 @@ def test_runs_go_side_by_side_and_results_are_tables(kit):
 def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch):
     """The GPUs are made up; that a run sees the one it was given, and nobody else meanwhile, is real."""
     monkeypatch.setattr(execution, "gpus", lambda: ["GPU-a", "GPU-b"])
-    code = "import os, time\nprint(os.environ['CUDA_VISIBLE_DEVICES'], time.time())\ntime.sleep(1.5)\nprint(time.time())"
+    code = (
+        "import os, time\nprint(os.environ['CUDA_VISIBLE_DEVICES'], time.time())\ntime.sleep(1.5)\nprint(time.time())"
+    )
     for number in range(1, 5):
         kit.notebook(f"0{number}_gpu", code, 'device: str = "auto"  # d')
-    kit.notebook("05_cpu", "import os\nprint('none', repr(os.environ['CUDA_VISIBLE_DEVICES']))", 'device: str = "cpu"  # d')
+    kit.notebook(
+        "05_cpu", "import os\nprint('none', repr(os.environ['CUDA_VISIBLE_DEVICES']))", 'device: str = "cpu"  # d'
+    )
     assert kit.run("--jobs", "5") == 0
     spans = {}
     for number in range(1, 5):
@@ -157,7 +161,9 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_a_failure(kit, monkeypatch):
     job = suites.Job(kit.notebook("01_gpu", "1", 'device: str = "cuda"  # d'), {})
     kit.out.mkdir()
     result = execution.run_one(job, kit.out, "nobody", Limits())
-    assert result.status == "error" and "device 'cuda' was asked for, but" in result.error and "has no GPU" in result.error
+    assert (
+        result.status == "error" and "device 'cuda' was asked for, but" in result.error and "has no GPU" in result.error
+    )
 
 
 def test_gpus_are_those_that_the_environment_allows(monkeypatch):
