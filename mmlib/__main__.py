@@ -46,6 +46,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.list:
             print(batch.overview(folder))
             return 0
+        for name in ("jobs", "cell_timeout", "run_timeout"):
+            if (value := getattr(options, name)) is not None and value < 1:
+                raise BadParameter(f"--{name.replace('_', '-')} must be at least 1.")
         suite = suites.read(options.suite, folder)
         jobs = suite.jobs(options.only, dict(parse_assignment(text) for text in options.p))
         if options.minutes is not None and not suite.budget:

@@ -114,6 +114,8 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
     Raises BadParameter before anything has run, FolderInUse, and KeyboardInterrupt, after which the page is there,
     too."""
     out = out.resolve()
+    if out.exists() and not out.is_dir():
+        raise BadParameter(f"{out} is not a folder; name another one with --out.")
     with backend.parallel() as parallel:
         checked = list(parallel(joblib.delayed(check)(job) for job in jobs))
         problems: dict[str, list[str]] = {}
@@ -152,7 +154,11 @@ def _write_page(suite: Suite, jobs: Sequence[Job], out: Path) -> Path:
     results = [found for path in sorted(out.iterdir()) if path.is_dir() and (found := read_result(path)) is not None]
     missing = [job.name for job in jobs if job.name not in {result.name for result in results}]
     outdated = {result.name for result in results if not _stands(result, suite.folder)}
-    return write_page(suite.name, suite.about, results, outdated, missing, out)
+    try:
+        return write_page(suite.name, suite.about, results, outdated, missing, out)
+    except OSError as error:  # results are worth more than their page: the next run makes it
+        tqdm.write(f"The page was not written: {error}")
+        return out / "index.html"
 
 
 def _stands(result: Result, folder: Path) -> bool:
@@ -216,6 +222,8 @@ def _owned(out: Path) -> Iterator[str]:
             temporary.write_text("{}")
         if token:
             kill_marked(token)
+        for leftover in (*out.glob(".*.part"), *out.glob(".*.old")):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def stop(*_: object) -> None:
         leave()  # first: whoever watches a run waits for this
@@ -224,8 +232,6 @@ def _owned(out: Path) -> Iterator[str]:
     before = {}
     try:
         leave()
-        for leftover in (*out.glob(".*.part"), *out.glob(".*.old")):
-            shutil.rmtree(leftover, ignore_errors=True)
         token, now = uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds")
         facts = {"token": token, "process": os.getpid(), "host": platform.node(), "since": now}
         with atomic_path(owner) as temporary:

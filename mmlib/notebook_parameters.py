@@ -22,7 +22,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator or not name.strip():
         raise BadParameter(f"-p {text!r} is not of the form name=value.")
-    return name.strip(), yaml.safe_load(value)
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BadParameter(f"-p {text!r} cannot be read as YAML: {error}") from error
 
 
 def declared_in(notebook: Path) -> dict[str, tuple[str, Any]]:

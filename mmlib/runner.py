@@ -45,16 +45,15 @@ _KINDS = {
 def main(folder: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-    outcome = _execute(request, folder) if request["execute"] else None
+    outcome = _execute(request, folder) if request["execute"] else {}
     try:
         _render(folder)
     except Exception as failure:
-        outcome = outcome or {}
-        outcome |= {"status": kind_of(failure), "error": f"The pages were not made. {described(failure)}"}
-    if outcome:
-        temporary = folder / f"{OUTCOME}.part"
-        temporary.write_text(json.dumps(outcome), encoding="utf-8")
-        temporary.replace(folder / OUTCOME)
+        if outcome.get("status") == "finished":
+            outcome = {"status": kind_of(failure), "error": f"The pages were not made. {described(failure)}"}
+    temporary = folder / f"{OUTCOME}.part"
+    temporary.write_text(json.dumps(outcome), encoding="utf-8")
+    temporary.replace(folder / OUTCOME)
 
 
 def _end_with_parent() -> None:
