@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +55,11 @@ class Backend:
         """A joblib.Parallel that hands out one run at a time and returns results as they come."""
         with contextlib.ExitStack() as stack:
             if self.kind == "dask":
-                client = stack.enter_context(_required("distributed", "dask").Client(self.address or None))
+                distributed = _required("distributed", "dask")
+                try:
+                    client = stack.enter_context(distributed.Client(self.address or None))
+                except (OSError, ValueError) as error:
+                    raise BadParameter(f"No Dask scheduler answers at {self.address!r}: {error}") from error
                 count = sum(client.nthreads().values())
                 stack.enter_context(joblib.parallel_config("dask", client=client))
             elif self.kind == "ray":
@@ -142,18 +146,19 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
                     if result.status == FINISHED:
                         run_times.remember(result)
                     if time.monotonic() - drawn > _PAGE_EVERY:
-                        _write_page(suite, jobs, out)
+                        _write_page(suite, keys, out)
                         drawn = time.monotonic()
             finally:
-                page = _write_page(suite, jobs, out)
+                page = _write_page(suite, keys, out)
         return [told.get(job.name) or read_result(out / job.name) for job in jobs], page
 
 
-def _write_page(suite: Suite, jobs: Sequence[Job], out: Path) -> Path:
-    """The page of all whole results in the folder. Those that code, data or versions have left behind are set apart."""
+def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:
+    """The page of all whole results in the folder, of which those in `keys` belong to this batch. Those that code, data
+    or versions have left behind are set apart."""
     results = [found for path in sorted(out.iterdir()) if path.is_dir() and (found := read_result(path)) is not None]
-    missing = [job.name for job in jobs if job.name not in {result.name for result in results}]
-    outdated = {result.name for result in results if not _stands(result, suite.folder)}
+    missing = sorted(keys.keys() - {result.name for result in results})
+    outdated = {result.name for result in results if result.key != (keys.get(result.name) or _key(result, suite))}
     try:
         return write_page(suite.name, suite.about, results, outdated, missing, out)
     except OSError as error:  # results are worth more than their page: the next run makes it
@@ -161,11 +166,12 @@ def _write_page(suite: Suite, jobs: Sequence[Job], out: Path) -> Path:
         return out / "index.html"
 
 
-def _stands(result: Result, folder: Path) -> bool:
+def _key(result: Result, suite: Suite) -> str:
+    """The key that this result's run would have now; "" where it cannot be run any more."""
     try:
-        return Job(folder / result.notebook, result.parameters).key() == result.key
+        return Job(suite.folder / result.notebook, result.parameters).key()
     except (OSError, ValueError):
-        return False
+        return ""
 
 
 def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
@@ -218,12 +224,11 @@ def _owned(out: Path) -> Iterator[str]:
 
     def leave() -> None:
         token = owner_of(out).get("token")
-        with atomic_path(owner) as temporary:
-            temporary.write_text("{}")
+        owner.unlink(missing_ok=True)
         if token:
             kill_marked(token)
         for leftover in (*out.glob(".*.part"), *out.glob(".*.old")):
-            shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def stop(*_: object) -> None:
         leave()  # first: whoever watches a run waits for this

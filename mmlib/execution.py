@@ -136,6 +136,8 @@ def _watch(job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: s
             outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             outcome = {"status": "process died", "error": f"The process that ran the notebook died ({error})."}
+            if "[Errno 28]" in _log(folder):  # what it would have said had no room either
+                outcome = {"status": "disk full", "error": "No space left on device."}
     if outcome["status"] in ("kernel died", "process died") and _out_of_memory_kills() > deaths:
         outcome = {"status": "memory", "error": f"{outcome['error']} The system had run out of memory."}
     if outcome["status"] not in (FINISHED, INTERRUPTED) and not (folder / WITHOUT_CODE).exists():
@@ -197,19 +199,26 @@ def _evidence(folder: Path, failed: bool) -> dict[str, Any]:
     found = {"records": records, "environment": made_with}
     if not failed:
         return found
-    said = []
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("status") in ("failed", "running"):
-            for output in cell.outputs:
-                if output.output_type == "stream" and output.name == "stderr":
-                    said.append(output.text)
-                elif output.output_type == "error":
-                    said.append("\n".join(output.traceback))
-            found["cell"] = cell.source
-            break
-    log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
-    lines = _ANSI.sub("", "\n".join([*said, log])).strip().splitlines()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    said, at = "", next((cell for cell in cells if _failed(cell)), None)
+    if at is None:  # the kernel died: the last that was begun
+        begun = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
+        at = begun[-1] if begun else None
+    if at is not None:
+        found["cell"] = at.source
+        said = "".join(output.text for output in at.outputs if output.get("name") == "stderr")
+        said += "".join("\n".join(output.traceback) for output in at.outputs if output.output_type == "error")
+    lines = _ANSI.sub("", said or _log(folder)).strip().splitlines()
     return found | {"stderr": "\n".join(lines[-60:])}
+
+
+def _failed(cell: nbformat.NotebookNode) -> bool:
+    state = cell.metadata.get("papermill", {}).get("status")
+    return state in ("failed", "running") or any(output.output_type == "error" for output in cell.outputs)
+
+
+def _log(folder: Path) -> str:
+    return (folder / LOG).read_text(encoding="utf-8", errors="replace")
 
 
 def _publish(folder: Path, place: Path) -> None:

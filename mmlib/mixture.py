@@ -39,14 +39,19 @@ def averaged_scores(scores: Tensor, smoothing: float = 0.7) -> Tensor:
     return torch.stack(averaged)
 
 
-def gap_has_peaked(mean_gaps: Sequence[float], patience: int = 2) -> bool:
-    """The warm-up rule: the mean gap by epoch has had no new maximum for `patience` epochs.
+def heads_have_peaked(accuracies: Sequence[float], patience: int = 4, smoothing: float = 0.5) -> bool:
+    """The warm-up rule: the heads' mean validation accuracy by epoch, averaged over epochs (the past with the weight
+    `smoothing`), has had no new maximum for `patience` epochs.
 
-    While heads learn, the mean gap grows: clean samples are solved by both modalities, bad ones by one. Once the bad
-    ones are memorised it falls, and separation falls with it. No ground truth is needed. [kit]
+    A head that goes on learning what carries over makes clean samples' scores grow; once it learns bad samples by
+    heart, their gap closes, and what it knew of others gets no better. The averaged scores of the gaps lag behind by a
+    few epochs, and so does the rule. No ground truth is needed. [kit]
     """
-    peak = max(range(len(mean_gaps)), key=mean_gaps.__getitem__, default=0)
-    return len(mean_gaps) - 1 - peak >= patience
+    averaged: list[float] = []
+    for accuracy in accuracies:
+        averaged.append(smoothing * averaged[-1] + (1 - smoothing) * accuracy if averaged else accuracy)
+    peak = max(range(len(averaged)), key=averaged.__getitem__, default=0)
+    return len(averaged) - 1 - peak >= patience
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,8 @@ def read(name: str, folder: Path = NOTEBOOKS, heirs: tuple[str, ...] = ()) -> Su
         raise BadParameter(f"There is no suite {name!r}; there are: {', '.join(names(folder)) or 'none'}.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        unknown = set(content) - set(_ENTRIES)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        unknown = dict(content).keys() - _ENTRIES
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise BadParameter(f"{path} is not YAML of names and values: {error}") from error
     if unknown:
         raise BadParameter(f"{path} has unknown entries: {', '.join(sorted(map(str, unknown)))}.")

@@ -115,11 +115,12 @@ def fit(
         with _tensor_float_32(config.precision == "tf32"):
             losses = _train_epoch(method, train, optimiser, config, epoch, device, augmentations or {})
         schedule.step()
-        row = {"epoch": epoch, **losses, **evaluate(method.predictor, validation, "validation ")}
+        validated = evaluate(method.predictor, validation, "validation ")
+        row = {"epoch": epoch, **losses, **validated}
         for name, dataset in watched.items():
             row |= evaluate(method.predictor, dataset, f"{name} ")
         row |= measure(method) if measure else {}
-        method.on_epoch_end(row["validation loss"])
+        method.on_epoch_end(validated)
         history.rows.append(row | {"seconds": time.perf_counter() - started})
         score = [row["validation accuracy"], -row["validation loss"]]  # the loss breaks ties
         if best is None or score > best["score"]:

@@ -151,7 +151,7 @@ def test_swad_averages_every_step_of_the_valley(losses, segments):
         for _ in itertools.islice(moves, 3):
             method.after_step()
             weights.append(method.model.fused_head.weight.detach().clone())
-        method.on_epoch_end(float(loss))
+        method.on_epoch_end({"validation loss": float(loss)})
     method.on_train_end(data, 32)
     expected = torch.stack([weights[3 * segment + step] for segment in segments for step in range(3)]).mean(0)
     assert torch.allclose(method.predictor.fused_head.weight, expected, atol=1e-5)
@@ -169,3 +169,12 @@ def test_an_average_without_memory_is_the_network_itself():
     assert methods.build("swad", network()).selection == "last"
     with pytest.raises(ValueError, match="no method 'sgd'"):
         methods.build("sgd", network())
+
+
+@pytest.mark.parametrize("averaged", [methods.EMA, methods.SWA, methods.SWAD])
+def test_the_inner_method_hears_of_every_epoch(averaged, toy):
+    heard = []
+    inner = methods.build("erm", build_classifier(toy.input_shapes, 3, 0))
+    inner.on_epoch_end = heard.append
+    averaged(inner).on_epoch_end({"validation loss": 0.5})
+    assert heard == [{"validation loss": 0.5}]

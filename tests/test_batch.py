@@ -121,7 +121,7 @@ def test_the_suites_there_are_can_be_listed(kit, capsys):
 
 def test_runs_go_side_by_side_and_results_are_tables(kit):
     for number in range(1, 5):
-        kit.notebook(f"0{number}_good", GOOD + "\nimport time\ntime.sleep(2)")
+        kit.notebook(f"0{number}_good", "import time\ntime.sleep(2)\n" + GOOD)
     started = time.perf_counter()
     assert kit.run("--jobs", "4") == 0
     took = time.perf_counter() - started
@@ -136,14 +136,14 @@ def test_runs_go_side_by_side_and_results_are_tables(kit):
 def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch):
     """The GPUs are made up; that a run sees the one it was given, and nobody else meanwhile, is real."""
     monkeypatch.setattr(execution, "gpus", lambda: ["GPU-a", "GPU-b"])
-    code = (
-        "import os, time\nprint(os.environ['CUDA_VISIBLE_DEVICES'], time.time())\ntime.sleep(1.5)\nprint(time.time())"
-    )
+    code = """import os, time
+begin = time.time()
+time.sleep(1.5)
+print(os.environ["CUDA_VISIBLE_DEVICES"], begin, time.time())"""
     for number in range(1, 5):
         kit.notebook(f"0{number}_gpu", code, 'device: str = "auto"  # d')
-    kit.notebook(
-        "05_cpu", "import os\nprint('none', repr(os.environ['CUDA_VISIBLE_DEVICES']))", 'device: str = "cpu"  # d'
-    )
+    code = "import os\nprint('none', repr(os.environ['CUDA_VISIBLE_DEVICES']))"
+    kit.notebook("05_cpu", code, 'device: str = "cpu"  # d')
     assert kit.run("--jobs", "5") == 0
     spans = {}
     for number in range(1, 5):
@@ -209,6 +209,12 @@ def test_threads_of_other_libraries_do_not_move_the_batch(kit):
     kit.notebook("01_good", "import os\nprint(os.getcwd())")
     assert kit.run() == 0
     assert str(kit.notebooks) in (kit.out / "01_good" / "notebook.ipynb").read_text()
+
+
+def test_a_cluster_that_does_not_answer_is_named(kit, capsys):
+    kit.notebook("01_good", GOOD)
+    assert kit.run("--backend", "dask", "--address", "nowhere") == 2
+    assert "No Dask scheduler answers at 'nowhere'" in capsys.readouterr().err
 
 
 def test_backends_that_are_not_installed_say_what_to_install(monkeypatch):

@@ -86,20 +86,22 @@ class TestStages:
                     head.weight.mul_(3)
         assert torch.allclose(method.scores, 0.6 * seen[1] + 0.4 * seen[2], atol=1e-6)
 
-    def test_auto_warm_up_ends_after_the_peak(self, monkeypatch):
+    def test_auto_warm_up_ends_after_the_peak_of_the_heads(self):
+        """Their mean counts: one head's rise makes up for the other's fall."""
         data = mismatched(200)
         method = made("gmm-adaptive", warm_up="auto")
-        gaps = iter([0.1, 0.2, 0.3, 0.2, 0.2, 0.9])
-        method.smoothing = 0.0
-        monkeypatch.setattr(
-            "mmlib.methods.gmm_adaptive.sample_scores",
-            lambda *_: torch.stack([torch.linspace(0, 1, 200) * 2 * next(gaps), torch.zeros(200)]),
-        )
         warm = []
-        for epoch in range(1, 8):
+        for epoch, (left, right) in enumerate([(0.5, 0.5), (0.9, 0.7), *[(0.6, 0.9)] * 4, *[(1.0, 1.0)] * 2], 1):
             method.on_epoch_start(epoch, data)
             warm.append(method.warm)
-        assert warm == [False] * 5 + [True, True], "over, and it stays over when the gap grows again"
+            method.on_epoch_end({"validation left accuracy": left, "validation right accuracy": right})
+        assert warm == [False] * 8, "0.5, 0.65, 0.7 … 0.74: still rising"
+        for epoch in range(9, 16):
+            method.on_epoch_start(epoch, data)
+            warm.append(method.warm)
+            accuracy = 0.2 if epoch < 13 else 1.0
+            method.on_epoch_end({"validation left accuracy": accuracy, "validation right accuracy": accuracy})
+        assert warm[8:] == [False] * 4 + [True] * 3, "four epochs past the peak; and it stays over"
 
     def test_nothing_to_separate_makes_no_sample_imbalanced(self):
         method = made("gmm-adaptive", warm_up=1)
@@ -134,8 +136,8 @@ def test_a_run_interrupted_in_its_second_stage_resumes_to_the_identical_result(m
     expected = train(straight, data, 7)
     ended = interrupted.on_epoch_end
 
-    def on_epoch_end(validation_loss):
-        ended(validation_loss)
+    def on_epoch_end(validation):
+        ended(validation)
         if len(list(tmp_path.iterdir())) and next(epochs) == 4:
             raise _Interrupt
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from mmlib.methods import build
-from mmlib.mixture import Inseparable, Mixture, fit_mixture, gap_has_peaked, sample_scores, separate
+from mmlib.mixture import Inseparable, Mixture, fit_mixture, heads_have_peaked, sample_scores, separate
 from mmlib.models import build_classifier
 
 
@@ -140,11 +140,13 @@ def test_what_cannot_be_fitted_is_refused(values, error, message):
         assert isinstance(raised.value, Inseparable) == (error is Inseparable)
 
 
-def test_the_warm_up_ends_after_the_peak_of_the_mean_gap():
-    rising = [0.1, 0.2, 0.3, 0.35]
-    assert not gap_has_peaked([]) and not gap_has_peaked(rising) and not gap_has_peaked([*rising, 0.34])
-    assert gap_has_peaked([*rising, 0.34, 0.345])
-    assert not gap_has_peaked([*rising, 0.34, 0.36])
+def test_the_warm_up_ends_four_epochs_past_the_peak_of_the_heads_accuracy():
+    rising = [0.1, 0.2, 0.3, 0.4]
+    assert not heads_have_peaked([]) and not heads_have_peaked(rising)
+    falling = [*rising, 0.3, 0.2, 0.2, 0.2]  # averaged: 0.1 0.15 0.225 0.3125 0.306 0.253 0.227 0.213
+    assert not heads_have_peaked(falling[:-1]) and heads_have_peaked(falling)
+    assert not heads_have_peaked([*falling[:-1], 0.5]), "a new maximum"
+    assert heads_have_peaked([0.5, 0.4, 0.6], patience=1, smoothing=0.9), "a single good epoch is not one"
 
 
 def test_scores_are_those_of_eval_mode_and_the_mode_is_restored(toy):

@@ -83,7 +83,13 @@ class TestClassroom:
     def test_more_minutes_are_more_epochs_and_then_more_seeds(self, jobs):
         """Fixed parts: 90 s; a seed and epoch of both: 1.5 s."""
         speed = Speed(1.0, 0.5)
-        for minutes, expected in {2: (2, 4, 2), 2.2: (3, 6, 3), 2.4: (3, 8, 4), 3: (5, 8, 4), 20: (10, 8, 4)}.items():
+        for minutes, expected in {
+            1.9: (2, 4, 2),
+            2.2: (3, 6, 3),
+            2.4: (3, 8, 4),
+            2.9: (5, 8, 4),
+            20: (10, 8, 4),
+        }.items():
             planned, told = classroom.within(jobs, BUDGET, speed, minutes)
             assert self.chosen(planned) == [expected] * 2, (minutes, told)
             each = sum((60, 30)) + 1.5 * expected[0] * expected[1]

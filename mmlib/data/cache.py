@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 
@@ -56,11 +57,19 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is damaged ({error}). Delete it and run again.") from error
 
 
+def make_once(path: Path, make: Callable[[], object]) -> None:
+    """Call `make`, which puts `path` there, unless it is there. Processes that want the same at once wait for one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                make()
+
+
 def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays under this name in the cache, made first where they are not there yet."""
     path = cache_directory() / f"{name}.npz"
-    if not path.exists():
-        save_arrays(path, make())
+    make_once(path, lambda: save_arrays(path, make()))
     return load_arrays(path)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from mmlib.data import BENCHMARKS, ave, cremad, epic_kitchens, hac, kinetics_sounds
 from mmlib.data.benchmarks import STAND_IN
+from mmlib.data.cache import make_once
 from mmlib.data.media import picture_bytes, write_sound, write_video
 from mmlib.data.preparation import prepare
 from mmlib.data.splits import Splits
@@ -30,10 +31,13 @@ _SOUND_RATE = 16000
 def prepared(name: str) -> str:
     """Write and prepare the stand-in of this benchmark, once; returns the folder to `load` it from."""
     folder = f"stand_in/{name}"
-    if not (folder_of(folder) / "prepared.json").exists():
+
+    def make() -> None:
         with tempfile.TemporaryDirectory() as source:
             write(name, Path(source))
             prepare(BENCHMARKS[name].recipe(Path(source), folder), jobs=1)
+
+    make_once(folder_of(folder) / "prepared.json", make)
     return folder
 
 

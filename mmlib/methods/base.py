@@ -1,5 +1,6 @@
 """What a training method is: a model, the named losses of a step, and the network used at test time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,8 +49,8 @@ class Method(nn.Module):
     def after_step(self) -> None:
         """After every optimiser step."""
 
-    def on_epoch_end(self, validation_loss: float) -> None:
-        """After every epoch's validation."""
+    def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        """After every epoch, with what `evaluate` says of the predictor on validation data ("validation loss", …)."""
 
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
         """After the last epoch."""

@@ -1,5 +1,6 @@
 """Modality gap and Gaussian mixture (arXiv 2510.21797): an adaptive loss after a warm-up, and purification."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from mmlib.data.dataset import Batch, MultimodalDataset, draw_evenly
 from mmlib.data.degradation import degraded_samples
 from mmlib.losses import gap_penalty, modality_gap, shift_penalty, true_class_scores
 from mmlib.methods.erm import MultiLoss
-from mmlib.mixture import Inseparable, Mixture, gap_has_peaked, sample_scores, separate
+from mmlib.mixture import Inseparable, Mixture, heads_have_peaked, sample_scores, separate
 from mmlib.models import MultimodalClassifier
 from mmlib.seeding import torch_generator
 
@@ -19,8 +20,8 @@ class GapMixture(MultiLoss):
     """Stage 1 of both methods: multi-loss, and before each epoch every training sample's scores p_k,i in eval mode.
 
     A sample's scores are averaged over epochs, the past with the weight `smoothing`: one network's scores are noisy,
-    and what is memorised late counts less. [kit] After `warm_up` epochs the gaps get their mixture; "auto": once their
-    mean has passed its peak (`mixture.gap_has_peaked`).
+    and what is memorised late counts less. [kit] After `warm_up` epochs the gaps get their mixture; "auto": once the
+    heads' validation accuracy has passed its peak (`mixture.heads_have_peaked`).
     """
 
     def __init__(self, model: MultimodalClassifier, warm_up: int | str, smoothing: float) -> None:
@@ -32,7 +33,7 @@ class GapMixture(MultiLoss):
         self.require("smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
         self.warm_up, self.smoothing = warm_up, smoothing
         self.scores: Tensor | None = None  # (M, N), averaged over epochs
-        self.mean_gaps: list[float] = []  # by epoch of the warm-up
+        self.accuracies: list[float] = []  # mean of the heads on validation data, by epoch
         self.warm = False  # whether the warm-up is over
 
     @classmethod
@@ -46,12 +47,13 @@ class GapMixture(MultiLoss):
             return  # an untrained network has nothing to say
         scores = sample_scores(self.model, train)
         self.scores = scores if self.scores is None else torch.lerp(scores, self.scores.to(scores), self.smoothing)
-        self.watched["mean gap"] = gap = modality_gap(self.scores).mean()
-        if self.warm_up == "auto" and not self.warm:
-            self.mean_gaps.append(gap.item())
-            self.warm = gap_has_peaked(self.mean_gaps)
-        elif self.warm_up != "auto":
-            self.warm = epoch > self.warm_up
+        self.watched["mean gap"] = modality_gap(self.scores).mean()
+        over = heads_have_peaked(self.accuracies) if self.warm_up == "auto" else epoch > self.warm_up
+        self.warm = self.warm or over
+
+    def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        known = [validation[f"validation {name} accuracy"] for name in self.model.modalities]
+        self.accuracies.append(sum(known) / len(known))
 
     def posterior(self) -> tuple[Tensor, Mixture | None]:
         """q_i = P(imbalanced | g_i), (N,) float32, and the mixture it comes from.
@@ -70,10 +72,10 @@ class GapMixture(MultiLoss):
         return separation.mixture.posterior(gaps).float(), separation.mixture
 
     def counters(self) -> dict[str, Any]:
-        return {"scores": self.scores, "mean gaps": self.mean_gaps, "warm": self.warm}
+        return {"scores": self.scores, "accuracies": self.accuracies, "warm": self.warm}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        self.scores, self.mean_gaps, self.warm = (counters[name] for name in ("scores", "mean gaps", "warm"))
+        self.scores, self.accuracies, self.warm = (counters[name] for name in ("scores", "accuracies", "warm"))
 
 
 class GMMAdaptive(GapMixture):

@@ -1,7 +1,7 @@
 """Methods that train as another one does and predict with averaged weights: EMA, SWA, SWAD."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class WeightAveraging(Method):
 
     def after_step(self) -> None:
         self.inner.after_step()
+
+    def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        self.inner.on_epoch_end(validation)
 
     def counters(self) -> dict[str, Any]:
         return {"inner": self.inner.counters()}
@@ -135,10 +138,11 @@ class SWAD(WeightAveraging):
         self.average.lerp_towards(self.model, 1 / (self.steps_in_segment + 1))
         self.steps_in_segment += 1
 
-    def on_epoch_end(self, validation_loss: float) -> None:
+    def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        super().on_epoch_end(validation)
         if not self.ended:
             weights = copy.deepcopy(self.average.module.state_dict())
-            self.waiting.append((validation_loss, self.steps_in_segment, weights))
+            self.waiting.append((validation["validation loss"], self.steps_in_segment, weights))
             if self.threshold is None:
                 self._look_for_start()
             else:
