@@ -25,10 +25,11 @@ record.add_runs(table)
 record.add_runs(table)
 record.claim(f"{name} is good", Estimate(float(rate), 0.1, 3))
 record"""
+LIGHT = "print(rate)"
 
 
 def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, capsys):
-    kit.notebook("01_good", GOOD)
+    kit.notebook("01_good", LIGHT)
     kit.notebook("02_wrong", "assert rate > 5")
     assert kit.run() == 1
     first = kit.results()["01_good"]
@@ -40,7 +41,7 @@ def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, cap
         return "1 of 1 runs are finished already and are kept" in capsys.readouterr().out
 
     assert kept() and kit.results()["01_good"] == first
-    kit.notebook("01_good", GOOD + "\n# changed")
+    kit.notebook("01_good", LIGHT + "\n# changed")
     assert not kept(), "another notebook"
     (kit.out / "01_good" / "with_code.html").unlink()
     assert not kept(), "an output is gone"
@@ -71,7 +72,7 @@ def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
 
 
 def test_other_parameters_are_another_run_and_defaults_are_none(kit):
-    kit.notebook("01_good", GOOD)
+    kit.notebook("01_good", LIGHT)
     assert kit.run("-p", "rate=[1, 2]", "-p", "name=x") == 0
     parameters = {name: result["parameters"] for name, result in kit.results().items()}
     (other,) = set(parameters) - {"01_good"}
@@ -80,9 +81,9 @@ def test_other_parameters_are_another_run_and_defaults_are_none(kit):
 
 
 def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys):
-    kit.notebook("01_good", GOOD)
+    kit.notebook("01_good", LIGHT)
     kit.notebook("02_wrong", "assert rate > 5")
-    kit.notebook("03_data", GOOD, 'dataset: str = "cremad"  # d')
+    kit.notebook("03_data", LIGHT, 'dataset: str = "cremad"  # d')
     assert kit.run("--only", "01", "02") == 1
     capsys.readouterr()
     assert kit.run("--dry-run", "-p", "rate=[1, 2]", "--only", "01") == 0
@@ -95,7 +96,7 @@ def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys):
     assert "02_wrong  failed before (assertion)" in printed
     assert "03_data  cannot run" in printed and "cremad is not prepared" in printed
     assert "1 of 3 runs to do.\n1 have no earlier run to go by." in printed
-    kit.notebook("01_good", GOOD + "\n# changed")
+    kit.notebook("01_good", LIGHT + "\n# changed")
     kit.run("--dry-run")
     assert "01_good  changed since" in capsys.readouterr().out
 
@@ -185,9 +186,9 @@ def cluster():
 
 
 def test_the_same_suite_runs_on_a_cluster_of_two_workers(kit, cluster):
-    watched = "\nimport os, psutil, time\ntime.sleep(2)\nprint('watched by', psutil.Process(os.getppid()).ppid())"
+    watched = "import os, psutil, time\ntime.sleep(2)\nprint('watched by', psutil.Process(os.getppid()).ppid())"
     for number in range(1, 5):
-        kit.notebook(f"0{number}_good", GOOD + watched)
+        kit.notebook(f"0{number}_good", watched)
     kit.notebook("05_wrong", "assert rate > 5")
     assert kit.run("--backend", "dask", "--address", cluster.scheduler_address) == 1
     assert [result["status"] for result in kit.results().values()] == ["finished"] * 4 + ["assertion"]

@@ -9,10 +9,10 @@ import nbformat
 import papermill
 import pytest
 
-from mmlib import batch
+from mmlib import suites
 from mmlib.results import records_in
 
-NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = sorted(suites.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 TEACHING = [path for path in NOTEBOOKS if "reproduce" not in path.stem]
 # The claims each notebook is about, and the least effect that must be measured at the default parameters. The bounds
 # lie about three standard errors below the effects seen: other processors round differently, and seeds then differ.
