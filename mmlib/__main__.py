@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--notebooks", type=Path, metavar="DIR", help="another folder of notebooks and suites than the kit's"
     )
     run.add_argument("--out", type=Path, help="folder for results (default: runs/SUITE)")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1: each uses all cores)")
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores (default 1)")
     run.add_argument("--backend", choices=("local", "dask", "ray"), default="local", help="where runs are executed")
     run.add_argument("--address", default="", help="of the cluster, for dask and ray")
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
@@ -61,7 +62,10 @@ def _run(options: argparse.Namespace) -> int:
         out = options.out or Path("runs") / suite.name
         backend = batch.Backend(options.backend, options.address, options.jobs)
         given = {"cell": options.cell_timeout, "run": options.run_timeout}
-        limits = Limits(**suite.limits | {name: value for name, value in given.items() if value is not None})
+        cores = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else 0
+        limits = Limits(
+            cores=cores, **suite.limits | {name: value for name, value in given.items() if value is not None}
+        )
         if options.dry_run:
             print(batch.forecast(jobs, out, backend))
             return 0

@@ -46,10 +46,12 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one cell and one whole run may take, in seconds."""
+    """How long one cell and one whole run may take, in seconds, and how many cores it may use (0: all there are). Runs
+    side by side that each use all cores are slower than one after the other."""
 
     cell: int = 1800
     run: int = 7200
+    cores: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _watch(job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: s
     """Run the job's process to its end or to a limit, and leave no process behind. Status and error."""
     deaths = _out_of_memory_kills()
     late = f"The run took longer than {limits.run} s. Its processes were killed."
-    status, error = _process(job, folder, out, token, limits.run, gpu, {"cell_timeout": limits.cell})
+    status, error = _process(job, folder, out, token, limits, gpu, execute=True)
     outcome = {"status": status, "error": error or late}
     if not status:
         try:
@@ -143,7 +145,7 @@ def _watch(job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: s
     if outcome["status"] not in (FINISHED, INTERRUPTED) and not (folder / WITHOUT_CODE).exists():
         if not _readable(folder / NOTEBOOK):
             shutil.copyfile(job.notebook, folder / NOTEBOOK)
-        _process(job, folder, out, token, limits.run, gpu, None)  # the pages of what there is
+        _process(job, folder, out, token, limits, gpu, execute=False)  # the pages of what there is
     return outcome["status"], outcome["error"]
 
 
@@ -156,14 +158,16 @@ def _readable(path: Path) -> bool:
 
 
 def _process(
-    job: Job, folder: Path, out: Path, token: str, seconds: float, gpu: str | None, execute: dict[str, int] | None
+    job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: str | None, execute: bool
 ) -> tuple[str, str]:
     """One life of a runner. Status: "timeout", "interrupted", or empty where it ended by itself, with its exit."""
-    request = {"notebook": str(job.notebook), "parameters": job.parameters, "execute": execute is not None}
-    (folder / REQUEST).write_text(json.dumps(request | (execute or {})), encoding="utf-8")
+    request = {"notebook": str(job.notebook), "parameters": job.parameters, "execute": execute}
+    (folder / REQUEST).write_text(json.dumps(request | {"cell_timeout": limits.cell}), encoding="utf-8")
     mark = f"{token}/{uuid.uuid4().hex}"
     settings = os.environ | {MARK: mark} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
-    end = time.monotonic() + seconds
+    if limits.cores:
+        settings |= dict.fromkeys(("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(limits.cores))
+    end = time.monotonic() + limits.run
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mmlib.runner", str(folder)],

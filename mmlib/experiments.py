@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -82,12 +81,18 @@ class Trained:
 
 
 def train_run(
-    run: Run, splits: Splits, config: TrainingConfig, *, architecture: Architecture = DEFAULT, keep_scores: bool = False
+    run: Run,
+    splits: Splits,
+    config: TrainingConfig,
+    *,
+    architecture: Architecture = DEFAULT,
+    keep_scores: bool = False,
+    keep_cosines: bool = False,
 ) -> Trained:
     """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on samples as the network saw
-    them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target"), and the cosines
-    of each encoder's uni-modal and fused gradients are taken on up to 256 of the former ("<modality> gradient cosine";
-    see `diagnosis.gradient_cosines`). `keep_scores` keeps every training sample's scores by epoch."""
+    them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target"). `keep_scores`
+    keeps every training sample's scores by epoch; `keep_cosines` the cosines of each encoder's uni-modal and fused
+    gradients on up to 256 seen samples ("<modality> gradient cosine"; see `diagnosis.gradient_cosines`)."""
     train, validation, source_test, target = run.protocol(splits)
     method, config = _set_up(run, splits, config, architecture)
     some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
@@ -98,6 +103,8 @@ def train_run(
     def measure(method: Method) -> dict[str, float]:
         if keep_scores:
             kept.append(sample_scores(method.model, train).half().cpu())
+        if not keep_cosines:
+            return {}
         found = gradient_cosines(method.model, move(batch, next(method.parameters()).device))
         return {f"{name} gradient cosine": value for name, value in found.items()}
 
@@ -143,6 +150,7 @@ def train_runs(
     jobs: int | None = None,
     cached: bool = True,
     keep_scores: bool = False,
+    keep_cosines: bool = False,
 ) -> list[Trained]:
     """Train many runs; on a CPU in `jobs` processes (default: one per core), on a GPU one after the other.
 
@@ -151,7 +159,8 @@ def train_runs(
     (`$MMLIB_CACHE/runs`) unless `cached` is False; a line says how many were.
     """
     on_cpu = resolve_device(config.device).type == "cpu"
-    paths = _cache_paths(runs, splits, config, architecture, keep_scores)
+    kept = {"keep_scores": keep_scores, "keep_cosines": keep_cosines}
+    paths = _cache_paths(runs, splits, config, architecture, kept)
     found = {run: _load(run, path, splits, architecture) for run, path in paths.items() if cached and path.exists()}
     missing = [run for run in paths if run not in found]
 
@@ -160,7 +169,7 @@ def train_runs(
         if on_cpu:
             torch.set_num_threads(1)
         try:
-            trained = train_run(run, splits, config, architecture=architecture, keep_scores=keep_scores)
+            trained = train_run(run, splits, config, architecture=architecture, **kept)
         finally:
             torch.set_num_threads(threads)
         if cached:
@@ -168,7 +177,7 @@ def train_runs(
         return trained
 
     if missing:
-        jobs = min(len(missing), jobs or (os.cpu_count() or 1)) if on_cpu else 1
+        jobs = min(len(missing), jobs or joblib.cpu_count()) if on_cpu else 1
         results = joblib.Parallel(jobs, return_as="generator")(joblib.delayed(train)(run) for run in missing)
         found |= zip(missing, tqdm(results, total=len(missing), desc="training runs"), strict=True)
     print(f"{len(missing)} runs trained, {len(paths) - len(missing)} loaded from the cache")
@@ -176,13 +185,13 @@ def train_runs(
 
 
 def _cache_paths(
-    runs: Sequence[Run], splits: Splits, config: TrainingConfig, architecture: Architecture, keep_scores: bool
+    runs: Sequence[Run], splits: Splits, config: TrainingConfig, architecture: Architecture, kept: dict[str, bool]
 ) -> dict[Run, Path]:
     """Where each run's result is kept: a name made of everything that decides it."""
     data = [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")]
     augmented = sorted((name, spelled(function)) for name, function in splits.augmentations.items())
     kind = resolve_device(config.device).type
-    shared = (data, augmented, splits.target_parts, architecture.identity(), keep_scores, torch.__version__, kind)
+    shared = (data, augmented, splits.target_parts, architecture.identity(), kept, torch.__version__, kind)
     paths = {}
     for run in runs:
         method, own_config = _set_up(run, splits, config, architecture)

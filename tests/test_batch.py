@@ -134,6 +134,15 @@ def test_runs_go_side_by_side_and_results_are_tables(kit):
     assert not kit.leftovers()
 
 
+def test_runs_side_by_side_share_the_cores(kit, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    kit.notebook("01_cores", "import joblib, os\nprint(os.environ.get('OMP_NUM_THREADS'), joblib.cpu_count())")
+    for arguments, share in ((("--jobs", "4"), "2 "), (("-p", "rate=2"), "None ")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        assert kit.run(*arguments) == 0
+        assert any(f'"{share}' in path.read_text() for path in kit.out.glob("*/notebook.ipynb"))
+
+
 def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch):
     """The GPUs are made up; that a run sees the one it was given, and nobody else meanwhile, is real."""
     monkeypatch.setattr(execution, "gpus", lambda: ["GPU-a", "GPU-b"])

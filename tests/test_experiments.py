@@ -222,3 +222,11 @@ def test_protocols(toy_splits):
     lonely = dataclasses.replace(toy_splits, validation=toy_splits.validation.select_domains("here"))
     with pytest.raises(ValueError, match="The validation part is empty with there as sources and here unseen"):
         lonely.leave_out("here")
+
+
+def test_cosines_of_gradients_are_kept_where_they_are_asked_for(toy_splits):
+    run = Run("multi-loss", "there", 0, ("left", "right"))
+    ((plain,), (watched,)) = (train_runs([run], toy_splits, CONFIG, keep_cosines=kept) for kept in (False, True))
+    columns = watched.history.frame()[["left gradient cosine", "right gradient cosine"]]
+    assert columns.abs().max().max() <= 1 and "left gradient cosine" not in plain.history.frame()
+    assert watched.scores == plain.scores, "looking changes nothing"
