@@ -108,15 +108,18 @@ class Suite:
             if isinstance(entry, dict) and (len(entry) != 1 or not isinstance(own, dict)):
                 raise BadParameter(f"{self.name}: {entry!r} is not of the form number: {{name: value}}.")
             entries += [(notebook, own) for notebook in _matching(self.folder, prefix)]
-        wanted = {notebook for prefix in only for notebook in _matching(self.folder, prefix)}
+        here = {notebook for notebook, _ in entries}
+        wanted = here if not only else set()
+        for prefix in only:
+            if not (found := here.intersection(_matching(self.folder, prefix))):
+                raise BadParameter(f"The suite {self.name!r} has no notebook {prefix}.")
+            wanted |= found
         jobs: dict[str, Job] = {}
         for notebook, own in entries:
-            if not only or notebook in wanted:
+            if notebook in wanted:
                 for parameters in _grid({**self.parameters, **own, **overrides}):
                     job = make_job(notebook, parameters)
                     jobs[job.name] = job
-        if not jobs:
-            raise BadParameter(f"The suite {self.name!r} has none of the notebooks {', '.join(only)}.")
         _refuse_shared_seeds(jobs.values())
         return list(jobs.values())
 

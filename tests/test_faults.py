@@ -127,7 +127,7 @@ def test_a_python_process_at_its_limit_of_memory_is_told(kit):
         (["-p", "rate=[1"], "cannot be read as YAML"),
         (["-p", "name=no"], "name must be of type str, not False"),
         (["--only", "77"], "No notebook's name starts with '77'"),
-        (["--only", "02"], "The suite 'quick' has none of the notebooks 02"),
+        (["--only", "01", "02"], "The suite 'quick' has no notebook 02"),
         (["deep"], "There is no suite 'deep'; there are: circle, "),
         (["../quick"], "There is no suite '../quick'"),
         (["odd"], "unknown entries: notbooks"),
