@@ -52,7 +52,7 @@ class Backend:
 
     @contextlib.contextmanager
     def parallel(self) -> Iterator[joblib.Parallel]:
-        """A joblib.Parallel that hands out one run at a time and returns results as they come."""
+        """A joblib.Parallel that hands out one run at a time and, but for Ray, returns results as they come."""
         with contextlib.ExitStack() as stack:
             if self.kind == "dask":
                 distributed = _required("distributed", "dask")
@@ -72,7 +72,8 @@ class Backend:
             else:  # a run is a process of its own; a thread is enough to watch it
                 count = self.workers
                 stack.enter_context(joblib.parallel_config("threading"))
-            yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as="generator_unordered")
+            as_they_come = "list" if self.kind == "ray" else "generator_unordered"  # which Ray cannot do
+            yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as=as_they_come)
 
 
 def _required(module: str, package: str) -> Any:

@@ -27,8 +27,8 @@ h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; } h2 { margin-top: 2.5re
 .wide:focus-visible, button:focus-visible, a:focus-visible { outline: 3px solid #0b5fa5; outline-offset: 2px; }
 table { border-collapse: collapse; min-width: 100%; } caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th button { all: unset; cursor: pointer; font-weight: 600; } th button::after { content: " ↕"; color: #555; }
+td.number { font-variant-numeric: tabular-nums; white-space: nowrap; } td.text { min-width: 14rem; }
+th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; } th button::after { content: " ↕"; color: #555; }
 th[aria-sort=ascending] button::after { content: " ↑"; } th[aria-sort=descending] button::after { content: " ↓"; }
 .bad { color: #a40000; font-weight: 600; } a { color: #0b5fa5; }
 pre { overflow-x: auto; background: #f4f4f4; padding: .6rem; font-size: .85rem; } code { overflow-wrap: anywhere; }
@@ -133,12 +133,12 @@ def _verdicts(groups: Mapping[tuple[str, str], Sequence[Result]]) -> str:
             verdict, measured = over_runs(made)
             counts[verdict] += 1
             rows.append(
-                f"<tr><td>{html.escape(notebook.split('_')[0])}</td><td>{html.escape(statement)}</td>"
-                f'<td class="number">{html.escape(measured)}</td>{verdict_cell(verdict)}'
+                f'<tr><td class="text">{html.escape(statement)}</td>{verdict_cell(verdict)}'
+                f'<td class="number">{html.escape(measured)}</td><td>{html.escape(notebook.split("_")[0])}</td>'
                 f"<td><code>{html.escape(parameters)}</code></td></tr>"
             )
-    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    columns = ("notebook", "claim", "measured", "verdict", "parameters")
+    summary = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
+    columns = ("claim", "verdict", "measured (seeds)", "notebook", "parameters")
     return f"<h2>Claims</h2><p>{summary}.</p>" + _table("Claims over all seeds", columns, rows, sortable=True)
 
 
