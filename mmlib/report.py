@@ -28,7 +28,8 @@ h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; } h2 { margin-top: 2.5re
 table { border-collapse: collapse; min-width: 100%; } caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; } td.text { min-width: 14rem; }
-th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; } th button::after { content: " ↕"; color: #555; }
+th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; }
+th button::after { content: " ↕"; color: #555; }
 th[aria-sort=ascending] button::after { content: " ↑"; } th[aria-sort=descending] button::after { content: " ↓"; }
 .bad { color: #a40000; font-weight: 600; } a { color: #0b5fa5; }
 pre { overflow-x: auto; background: #f4f4f4; padding: .6rem; font-size: .85rem; } code { overflow-wrap: anywhere; }
