@@ -169,7 +169,7 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", TEACHING, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    few = {"seeds": 2, "epochs": 4, "warm_up": 2, "training_samples": 600, "directions": 2}
+    few = {"seeds": 2, "first_seed": 3, "epochs": 4, "warm_up": 2, "training_samples": 600, "directions": 2}
     chosen = {"dataset": "av_digits", "target": "M"} | few
     known = papermill.inspect_notebook(str(path))
     assert execute(path, tmp_path, **{name: value for name, value in chosen.items() if name in known})
@@ -192,7 +192,7 @@ def test_gmm_adaptive_runs_tuned_with_all_rivals_on_noise_everywhere(tmp_path):
     assert execute(path, tmp_path, degradation="noise", degraded_in="everywhere", **more, **few)
 
 
-QUICK = {"seeds": 2, "epochs": 1, "data": "stand-in"}
+QUICK = {"seeds": 2, "first_seed": 3, "epochs": 1, "data": "stand-in"}
 # SlowOnly on flow and ResNet-18 on sound from kept activations, as the papers train them; and everything else at once.
 PAPERS = {
     "benchmark": "epic_kitchens",
