@@ -226,22 +226,20 @@ def _log(folder: Path) -> str:
 
 
 def _publish(folder: Path, place: Path) -> None:
-    """The folder takes its place in one step; one that was there goes."""
-    while True:
-        old = None
+    """The folder takes its place in one step; one that was there goes, or stays where that fails."""
+    old = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.old")
+    while folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         if place.exists():
-            old = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.old")
             os.rename(place, old)
         try:
             os.rename(folder, place)
         except OSError:
-            if place.exists():  # another worker of this batch was quicker: a machine thought lost
-                continue
-            raise
-        finally:
-            if old:
-                shutil.rmtree(old, ignore_errors=True)
-        return
+            if not place.exists():  # otherwise another worker was quicker: a machine thought lost
+                if old.exists():
+                    os.rename(old, place)
+                raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -298,4 +296,4 @@ def _gpu(job: Job, out: Path, token: str) -> Iterator[str | None]:
                 lock.release()
             return
         time.sleep(_LOOK)
-    raise RuntimeError("The batch was stopped while this run waited for a GPU.")
+    raise RuntimeError("The batch was stopped before this run had a GPU.")

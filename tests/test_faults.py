@@ -329,6 +329,27 @@ def test_a_run_whose_batch_lost_the_folder_keeps_nothing(kit, tmp_path):
     assert not kit.results() and not kit.leftovers() and not marked("first")
 
 
+def test_a_result_that_cannot_take_its_place_leaves_the_one_that_is_there(tmp_path, monkeypatch):
+    new, place = tmp_path / "new", tmp_path / "run"
+    for folder in (new, place):
+        folder.mkdir()
+        (folder / "result.json").write_text(folder.name)
+    rename = os.rename
+
+    def failing(source, target):
+        if source == new:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        execution._publish(new, place)
+    assert (place / "result.json").read_text() == "run"
+    monkeypatch.undo()
+    execution._publish(new, place)
+    assert (place / "result.json").read_text() == "new" and list(tmp_path.iterdir()) == [place]
+
+
 def test_a_machine_that_is_lost_mid_run_costs_no_result(kit, tmp_path):
     """A Dask worker is killed while it watches a run; another one runs it again."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed")
