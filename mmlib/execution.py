@@ -165,6 +165,9 @@ def _process(
     (folder / REQUEST).write_text(json.dumps(request | {"cell_timeout": limits.cell}), encoding="utf-8")
     mark = f"{token}/{uuid.uuid4().hex}"
     settings = os.environ | {MARK: mark} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    # Dask sets this to 64 KiB for its workers. Then each step's buffers go back to the system, and most of a training
+    # is spent on getting them again.
+    settings.pop("MALLOC_TRIM_THRESHOLD_", None)
     if limits.cores:
         settings |= dict.fromkeys(("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(limits.cores))
     end = time.monotonic() + limits.run

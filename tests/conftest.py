@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -105,6 +107,20 @@ class Kit:
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
     monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / "cache"))  # the times of its runs are its own
     return Kit(tmp_path)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A Dask cluster of two worker processes. Dask sets variables for its workers in *this* process, and they would
+    slow down every later test that trains."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    before = dict(os.environ)
+    try:
+        with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as made:
+            yield made
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture

@@ -350,9 +350,8 @@ def test_a_result_that_cannot_take_its_place_leaves_the_one_that_is_there(tmp_pa
     assert (place / "result.json").read_text() == "new" and list(tmp_path.iterdir()) == [place]
 
 
-def test_a_machine_that_is_lost_mid_run_costs_no_result(kit, tmp_path):
+def test_a_machine_that_is_lost_mid_run_costs_no_result(kit, tmp_path, cluster):
     """A Dask worker is killed while it watches a run; another one runs it again."""
-    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
     marks = tmp_path / "marks"
     marks.mkdir()
     code = """import os, pathlib, time, psutil
@@ -361,13 +360,12 @@ first = not list(pathlib.Path(marks).iterdir())
 (pathlib.Path(marks) / str(watcher)).touch()
 time.sleep(600 if first else 0)"""
     kit.notebook("01_lost", code, f'marks: str = "{marks}"  # m')
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
-        process = running(
-            kit, "--backend", "dask", "--address", cluster.scheduler_address, until=lambda: list(marks.iterdir())
-        )
-        watcher = psutil.Process(int(next(marks.iterdir()).name))
-        watcher.kill()
-        output, error = process.communicate(timeout=120)
+    process = running(
+        kit, "--backend", "dask", "--address", cluster.scheduler_address, until=lambda: list(marks.iterdir())
+    )
+    watcher = psutil.Process(int(next(marks.iterdir()).name))
+    watcher.kill()
+    output, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert "1 of 1 runs finished" in output
     assert kit.results()["01_lost"]["status"] == "finished" and len(list(marks.iterdir())) == 2
