@@ -219,7 +219,9 @@ def _scores(trainings: pd.DataFrame) -> str:
             cells += [f'<td class="number">{text}</td>' for text in texts]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     columns = [*which, "accuracy, %", "seeds", *(("paper, %", "measured − paper") if printed else ())]
-    return _table("Test accuracy: the unseen domain's, or all domains' where none is", columns, rows, sortable=True)
+    about = "; ".join(trainings["data"].dropna().unique()) if "data" in trainings else ""  # a stand-in says so
+    caption = "Test accuracy: the unseen domain's, or all domains' where none is"
+    return _table(f"{caption}. {about}" if about else caption, columns, rows, sortable=True)
 
 
 def _figures(result: Result, out: Path) -> str:

@@ -120,6 +120,14 @@ def test_the_paper_stands_beside_what_was_measured(folder, tmp_path):
     assert table["run"].tolist() == ["01_small"] * 3 + ["02_own"] * 3
 
 
+def test_a_table_says_what_data_it_is_about(folder, tmp_path):
+    result = folder("10_hac", [0.6, 0.7])
+    for row in result.records[0]["runs"]:
+        row["data"] = "STAND-IN of synthetic clips, NOT HAC"
+    page = report.write_page("s", "", [result], set(), [], tmp_path).read_text()
+    assert "where none is. STAND-IN of synthetic clips, NOT HAC</caption>" in page
+
+
 def test_failures_missing_and_outdated_runs_are_told(folder, tmp_path):
     results = [folder("01_small", [1, 2]), folder("02_bad", [1, 2], status="timeout"), folder("03_old", [7, 8])]
     page = report.write_page("night", "", results, {"03_old"}, ["04_new"], tmp_path).read_text()
