@@ -29,7 +29,7 @@ from mmlib.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, rea
 from mmlib.models.architecture import published_files
 from mmlib.parameters import BadParameter
 from mmlib.processes import kill_marked
-from mmlib.report import write_page
+from mmlib.report import spelled, write_page
 from mmlib.suites import Job, Suite
 from mmlib.training import resolve_device
 
@@ -89,19 +89,22 @@ def _required(module: str, package: str) -> Any:
 def check(job: Job) -> tuple[str, str, str]:
     """The job's name, its key, and what stands in its way ("" for nothing): its device, its weights, its data. To be
     called where the job will run."""
-    problems, key = [], ""
-
-    def weights() -> None:
+    key, problems = "", []
+    try:
+        resolve_device(job.effective.get("device", "auto"))
+    except (ValueError, RuntimeError) as problem:
+        problems.append(str(problem))
+    try:
         if job.effective.get("weights"):
             folder = job.notebook.parent / job.effective["weights"]
             published_files(str(folder), job.effective["modalities"].split("+"))
-
-    for ask in (lambda: resolve_device(job.effective.get("device", "auto")), weights, job.key):
-        try:
-            key = ask()
-        except (OSError, ValueError) as problem:
-            problems.append(str(problem))
-    return job.name, "" if problems else key, " ".join(problems)
+    except OSError as problem:
+        problems.append(str(problem))
+    try:
+        key = job.key()
+    except (OSError, ValueError) as problem:
+        problems.append(str(problem))
+    return job.name, key, " ".join(problems)
 
 
 def state(job: Job, key: str, out: Path) -> str:
@@ -184,14 +187,17 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
         key, problem = checked[job.name]
         what = "cannot run" if problem else state(job, key, out)
         seconds, exact = run_times.expected(job)
-        parameters = ", ".join(f"{name}={value}" for name, value in job.parameters.items()) or "defaults"
         duration = ""
         if what not in (DONE, "cannot run"):
             to_do += 1
             unknown += seconds is None
             total += seconds or 0.0
             duration = "  time unknown" if seconds is None else f"  {'' if exact else 'about '}{seconds:.0f} s"
-        lines += [f"{job.name}  {what}{duration}", f"    {parameters}", *([f"    {problem}"] if problem else [])]
+        lines += [
+            f"{job.name}  {what}{duration}",
+            f"    {spelled(job.parameters)}",
+            *([f"    {problem}"] if problem else []),
+        ]
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
     if total:
         lines.append(

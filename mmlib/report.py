@@ -18,6 +18,7 @@ from mmlib.estimates import Estimate, estimate, pooled
 from mmlib.execution import FINISHED, LOG, Result
 from mmlib.results import VERDICTS, verdict_cell
 from mmlib.runner import NOTEBOOK, WITH_CODE, WITHOUT_CODE
+from mmlib.suites import but_seeds
 
 _CSS = """
 :root { color-scheme: light; }
@@ -65,8 +66,7 @@ def write_page(
                 write(temporary, index=False)
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in valid:
-        others = {name: value for name, value in result.parameters.items() if name != "first_seed"}
-        groups.setdefault((result.notebook, spelled(others)), []).append(result)
+        groups.setdefault((result.notebook, spelled(but_seeds(result.parameters))), []).append(result)
     finished = sum(result.status == FINISHED for result in results)
     body = [
         f"<h1>{html.escape(suite)}</h1><p>{html.escape(about)}</p>",
@@ -87,6 +87,7 @@ def write_page(
 
 
 def spelled(parameters: Mapping[str, Any]) -> str:
+    """Parameters to be read; "defaults" for none."""
     return ", ".join(f"{name}={value}" for name, value in parameters.items()) or "defaults"
 
 
@@ -110,10 +111,9 @@ def _training_runs(results: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def _table(caption: str, columns: Sequence[str], rows: Sequence[str], sortable: bool = False) -> str:
-    """A table that scrolls by itself where the screen is narrow, also with the keyboard."""
-    heads = [f"<button>{html.escape(name)}</button>" if sortable else html.escape(name) for name in columns]
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+def _table(caption: str, columns: Sequence[str], rows: Sequence[str]) -> str:
+    """A table that its headings sort, and that scrolls by itself where the screen is narrow, also with the keyboard."""
+    head = "".join(f'<th scope="col"><button>{html.escape(name)}</button></th>' for name in columns)
     name = html.escape(caption, quote=True)
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{name}"><table><caption>{name}</caption>'
@@ -140,7 +140,7 @@ def _verdicts(groups: Mapping[tuple[str, str], Sequence[Result]]) -> str:
             )
     summary = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
     columns = ("claim", "verdict", "measured (seeds)", "notebook", "parameters")
-    return f"<h2>Claims</h2><p>{summary}.</p>" + _table("Claims over all seeds", columns, rows, sortable=True)
+    return f"<h2>Claims</h2><p>{summary}.</p>" + _table("Claims over all seeds", columns, rows)
 
 
 def over_runs(claims: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -185,7 +185,7 @@ def _run_table(results: Sequence[Result], outdated: set[str]) -> str:
         )
     columns = ("run", "status", "parameters", "time", "started (UTC)", "device", "environment")
     note = "<p>Outdated: made with other code, data or versions than those here now.</p>" if outdated else ""
-    return "<h2>Runs</h2>" + note + _table("All runs in this folder", columns, rows, sortable=True)
+    return "<h2>Runs</h2>" + note + _table("All runs in this folder", columns, rows)
 
 
 def _configuration(notebook: str, parameters: str, runs: Sequence[Result], out: Path) -> str:
@@ -221,7 +221,7 @@ def _scores(trainings: pd.DataFrame) -> str:
     columns = [*which, "accuracy, %", "seeds", *(("paper, %", "measured − paper") if printed else ())]
     about = "; ".join(trainings["data"].dropna().unique()) if "data" in trainings else ""  # a stand-in says so
     caption = "Test accuracy: the unseen domain's, or all domains' where none is"
-    return _table(f"{caption}. {about}" if about else caption, columns, rows, sortable=True)
+    return _table(f"{caption}. {about}" if about else caption, columns, rows)
 
 
 def _figures(result: Result, out: Path) -> str:

@@ -55,8 +55,7 @@ class Job:
     @property
     def configuration(self) -> str:
         """Equal for runs that differ in their seeds alone."""
-        others = {name: value for name, value in self.parameters.items() if name != "first_seed"}
-        return f"{self.notebook.stem} {_spelled(others)}"
+        return f"{self.notebook.stem} {_spelled(but_seeds(self.parameters))}"
 
     @property
     def data(self) -> tuple[str, bool]:
@@ -75,6 +74,11 @@ class Job:
         for path in [self.notebook, *sorted((ROOT / "mmlib").rglob("*.py"))]:
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+
+def but_seeds(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs that are read together, as more seeds of one configuration, have in common."""
+    return {name: value for name, value in parameters.items() if name != "first_seed"}
 
 
 @cache
@@ -146,8 +150,9 @@ def read(name: str, folder: Path = NOTEBOOKS, heirs: tuple[str, ...] = ()) -> Su
     for entry, value in content.items():
         if not isinstance(value, _ENTRIES[entry]):
             raise BadParameter(f"{path}: {entry} cannot be {value!r}.")
-    if set(content.get("limits", {})) - {"cell", "run"}:
-        raise BadParameter(f"{path}: limits are `cell` and `run`, not {', '.join(content['limits'])}.")
+    for limit, seconds in content.get("limits", {}).items():
+        if limit not in ("cell", "run") or type(seconds) is not int or seconds < 1:
+            raise BadParameter(f"{path}: limits are seconds for `cell` and `run`, not {limit}: {seconds!r}.")
     if "inherits" in content:
         above = read(content.pop("inherits"), folder, (*heirs, name))
         inherited = {entry: getattr(above, entry) for entry in ("about", "notebooks", "limits", "budget")}

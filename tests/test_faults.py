@@ -134,7 +134,7 @@ def test_a_python_process_at_its_limit_of_memory_is_told(kit):
         (["text"], "is not YAML of names and values"),
         (["torn"], "is not YAML of names and values"),
         (["typed"], "parameters cannot be 7"),
-        (["limited"], "limits are `cell` and `run`, not page"),
+        (["limited"], "limits are seconds for `cell` and `run`, not page: 3"),
         (["circle"], "Suites inherit in a circle: circle → ring → circle"),
         (["entry"], "is not of the form number: {name: value}"),
         (["--minutes", "5"], "--minutes is for suites with a budget, and 'quick' has none"),
