@@ -8,10 +8,6 @@ from math import comb
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,6 +44,10 @@ def probe_accuracy(
     """Post-hoc linear probe: accuracy on `test` of a logistic regression on this encoder's frozen features of `train`.
 
     What the encoder knows, whatever the joint model's head made of it (MBCD's Fig. 1a)."""
+    from sklearn.linear_model import LogisticRegression  # scikit-learn takes seconds to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-3, max_iter=300))
     probe.fit(features_of(model, train, modality), train.labels.cpu().numpy())
     return float(probe.score(features_of(model, test, modality), test.labels.cpu().numpy()))
@@ -199,6 +199,8 @@ class LookAhead:
 def separation_scores(score: Tensor, degraded: Tensor) -> dict[str, float]:
     """How well a score, (N,), ranks degraded samples above the others: "AUC" (area under the ROC curve, 0.5 for chance)
     and "average precision" (the share of degraded samples for chance)."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     score, degraded = score.double().cpu().numpy(), degraded.cpu().numpy()
     if degraded.all() or not degraded.any():
         raise ValueError("Separation needs both degraded and other samples.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     count = len(series)
     if count == 1:
         return Estimate(float(series.iloc[0]), math.nan, 1)
-    half_width = stats.t.ppf(0.975, count - 1) * series.std(ddof=1) / math.sqrt(count)
+    half_width = _quantile(count) * series.std(ddof=1) / math.sqrt(count)
     return Estimate(float(series.mean()), float(half_width), count)
+
+
+def _quantile(count: int) -> float:
+    """Student's t: what bounds 95 % of the means of this many values, in standard errors."""
+    return stdtrit(count - 1, 0.975)
 
 
 def pooled(estimates: Sequence[Estimate]) -> Estimate:
@@ -62,9 +67,9 @@ def pooled(estimates: Sequence[Estimate]) -> Estimate:
     for group in estimates:
         squares += group.count * (group.mean - mean) ** 2
         if group.count > 1:
-            deviation = group.half_width * math.sqrt(group.count) / stats.t.ppf(0.975, group.count - 1)
+            deviation = group.half_width * math.sqrt(group.count) / _quantile(group.count)
             squares += (group.count - 1) * deviation**2
-    half_width = stats.t.ppf(0.975, count - 1) * math.sqrt(squares / (count - 1) / count)
+    half_width = _quantile(count) * math.sqrt(squares / (count - 1) / count)
     return Estimate(float(mean), float(half_width), count)
 
 

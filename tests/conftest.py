@@ -25,6 +25,12 @@ def cache(request: pytest.FixtureRequest) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests train toys: threads bring nothing there, and on a busy machine they wait for each other, most of the time."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def sources() -> Path:
     """The folder of real source files, named by MMLIB_SOURCES."""

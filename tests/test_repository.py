@@ -46,6 +46,15 @@ def test_imports_run_one_way():
                     assert rank[name] <= rank[own], f"{path.name} imports {name}, which lies above it"
 
 
+def test_nothing_slow_is_imported_before_it_is_needed():
+    """Every kernel and every process that trains imports these modules: each of the slow ones would cost it seconds."""
+    code = """import sys
+import mmlib.diagnosis, mmlib.experiments, mmlib.flatness, mmlib.plots, mmlib.results, mmlib.widgets
+print(sorted({"torchvision", "sklearn", "scipy.stats"}.intersection(sys.modules)))"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_every_requirement_says_why_it_is_there():
     for line in (ROOT / "requirements.txt").read_text().splitlines():
         assert "#" in line, line

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional
 
@@ -120,6 +119,8 @@ def load(**dials: object) -> Splits:
 
 def _drawings(arrays: dict[str, np.ndarray]) -> list[tuple[Tensor, Tensor]]:
     """Per domain, images (N, 28, 28) in 0 … 1 with the digit in the middle 20 × 20 (as in MNIST), and labels."""
+    from sklearn.datasets import load_digits  # takes seconds to import
+
     handwriting = load_digits()
     usps = torch.from_numpy(arrays["usps_images"]).float() / 2000 + 0.5
     scikit = torch.from_numpy(handwriting.images).float() / 16

