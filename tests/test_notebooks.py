@@ -169,8 +169,7 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(path, tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", TEACHING, ids=lambda path: path.stem)
 def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared):
-    epochs = 4 if path.stem.startswith("02") else 3  # weight averaging needs some
-    few = {"seeds": 2, "first_seed": 3, "epochs": epochs, "warm_up": 2, "training_samples": 600, "directions": 2}
+    few = {"seeds": 2, "first_seed": 3, "epochs": 4, "warm_up": 2, "training_samples": 600, "directions": 2}
     chosen = {"dataset": "av_digits", "target": "M"} | few
     known = papermill.inspect_notebook(str(path))
     assert execute(path, tmp_path, **{name: value for name, value in chosen.items() if name in known})
