@@ -27,7 +27,7 @@ def cache(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Tests train toys: threads bring nothing there, and on a busy machine they wait for each other for most of it."""
+    """Tests train toys: threads bring nothing there, and on a busy machine they mostly wait for each other."""
     torch.set_num_threads(1)
 
 
