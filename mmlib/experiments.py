@@ -88,11 +88,13 @@ def train_run(
     architecture: Architecture = DEFAULT,
     keep_scores: bool = False,
     keep_cosines: bool = False,
+    keep_seen: bool = False,
 ) -> Trained:
-    """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on samples as the network saw
-    them ("seen", up to 500 training samples without augmentation) and on the unseen domain ("target"). `keep_scores`
-    keeps every training sample's scores by epoch; `keep_cosines` the cosines of each encoder's uni-modal and fused
-    gradients on up to 256 seen samples ("<modality> gradient cosine"; see `diagnosis.gradient_cosines`)."""
+    """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on the unseen domain
+    ("target"), and with `keep_seen` on samples as the network saw them ("seen", up to 500 training samples without
+    augmentation). `keep_scores` keeps every training sample's scores by epoch; `keep_cosines` the cosines of each
+    encoder's uni-modal and fused gradients on up to 256 seen samples ("<modality> gradient cosine"; see
+    `diagnosis.gradient_cosines`)."""
     train, validation, source_test, target = run.protocol(splits)
     method, config = _set_up(run, splits, config, architecture)
     some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
@@ -113,7 +115,7 @@ def train_run(
         train,
         validation,
         config,
-        monitors={"seen": train.subset(some), "target": target},
+        monitors={"target": target} | ({"seen": train.subset(some)} if keep_seen else {}),
         measure=measure,
         augmentations=splits.augmentations,
         progress=False,
@@ -151,6 +153,7 @@ def train_runs(
     cached: bool = True,
     keep_scores: bool = False,
     keep_cosines: bool = False,
+    keep_seen: bool = False,
 ) -> list[Trained]:
     """Train many runs; on a CPU in `jobs` processes (default: one per core), on a GPU one after the other.
 
@@ -159,7 +162,7 @@ def train_runs(
     (`$MMLIB_CACHE/runs`) unless `cached` is False; a line says how many were.
     """
     on_cpu = resolve_device(config.device).type == "cpu"
-    kept = {"keep_scores": keep_scores, "keep_cosines": keep_cosines}
+    kept = {"keep_scores": keep_scores, "keep_cosines": keep_cosines, "keep_seen": keep_seen}
     paths = _cache_paths(runs, splits, config, architecture, kept)
     found = {run: _load(run, path, splits, architecture) for run, path in paths.items() if cached and path.exists()}
     missing = [run for run in paths if run not in found]

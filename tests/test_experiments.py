@@ -62,7 +62,7 @@ def test_runs_do_not_depend_on_how_many_processes_there_are(toy_splits):
     table = score_table(alone)
     assert list(table["method"]) == ["erm", "erm", "swad", "swad"] and table["target accuracy"].between(0, 1).all()
     assert len(over_targets(table[table.method == "erm"], "target accuracy")) == 2
-    assert list(histories(where(alone, "erm", "left", "right"), "seen accuracy").columns) == [0, 1]
+    assert list(histories(where(alone, "erm", "left", "right"), "target accuracy").columns) == [0, 1]
     with pytest.raises(ValueError, match="No run of 'erm' on left"):
         where(alone, "erm", "left")
 
@@ -224,9 +224,16 @@ def test_protocols(toy_splits):
         lonely.leave_out("here")
 
 
-def test_cosines_of_gradients_are_kept_where_they_are_asked_for(toy_splits):
+@pytest.mark.parametrize(
+    ("asked", "columns"),
+    [
+        ("keep_cosines", ["left gradient cosine", "right gradient cosine"]),
+        ("keep_seen", ["seen accuracy", "seen left accuracy"]),
+    ],
+)
+def test_what_is_watched_by_epoch_is_kept_where_it_is_asked_for(asked, columns, toy_splits):
     run = Run("multi-loss", "there", 0, ("left", "right"))
-    ((plain,), (watched,)) = (train_runs([run], toy_splits, CONFIG, keep_cosines=kept) for kept in (False, True))
-    columns = watched.history.frame()[["left gradient cosine", "right gradient cosine"]]
-    assert columns.abs().max().max() <= 1 and "left gradient cosine" not in plain.history.frame()
+    ((plain,), (watched,)) = (train_runs([run], toy_splits, CONFIG, **{asked: kept}) for kept in (False, True))
+    values = watched.history.frame()[columns]
+    assert values.abs().max().max() <= 1 and not set(columns) & set(plain.history.frame())
     assert watched.scores == plain.scores, "looking changes nothing"
