@@ -89,6 +89,17 @@ def true_class_scores(unimodal_logits: Mapping[str, Tensor], labels: Tensor) -> 
     return logits.softmax(-1).gather(-1, labels.expand(len(logits), -1)[..., None]).squeeze(-1)
 
 
+def relative_scores(scores: Tensor, usual: Tensor | None = None) -> Tensor:
+    """r_k,i = min(1, p_k,i / p̄_k), (…, M, N) → (…, M, N): what a modality knows of a sample by its own standards.
+
+    p̄_k, (…, M), is the modality's usual score, by default its mean over the N samples. Who knows a sample as well as
+    usual knows it well enough: neither another modality's head start nor an especially easy signal makes a gap. With
+    p̄ = 1 these are the plain scores. [kit]
+    """
+    usual = scores.mean(-1) if usual is None else usual
+    return (scores / usual.clamp(min=1e-6)[..., None]).clamp(max=1)
+
+
 def modality_gap(scores: Tensor) -> Tensor:
     """g_i = max_k p_k,i − min_k p_k,i, (M, B) → (B,); of two modalities |p_a,i − p_b,i|."""
     return scores.amax(0) - scores.amin(0)

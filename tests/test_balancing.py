@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mmlib.losses import gap_penalty, modality_gap, shift_penalty, true_class_scores
+from mmlib.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
 from mmlib.methods import build
 from mmlib.methods.balancing import fused_share, ratios_to_others
 from mmlib.models import build_classifier
@@ -209,6 +209,14 @@ class TestGapTerms:
 
     def test_the_gap_is_the_largest_minus_the_smallest(self):
         assert modality_gap(self.scores).tolist() == pytest.approx([0.8, 0.4, 0.1])
+
+    def test_relative_scores_end_where_a_modality_is_as_good_as_usual(self):
+        scores = torch.tensor([[0.9, 0.3, 0.0], [0.1, 0.05, 0.15]])  # means 0.4 and 0.1
+        expected = torch.tensor([[1.0, 0.75, 0.0], [1.0, 0.5, 1.0]])
+        assert torch.allclose(relative_scores(scores), expected)
+        assert torch.allclose(relative_scores(torch.stack([scores, 0.1 * scores])), expected.expand(2, 2, 3))
+        assert torch.equal(relative_scores(scores, torch.ones(2)), scores)
+        assert torch.equal(relative_scores(torch.zeros(2, 3)), torch.zeros(2, 3)), "not NaN"
 
     def test_the_penalty_pulls_the_weak_modality_up_and_never_the_dominant_down(self):
         scores = self.scores.clone().requires_grad_()

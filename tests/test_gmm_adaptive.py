@@ -74,6 +74,20 @@ class TestStages:
         shuffled = degraded_samples(data)[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))]
         assert separation_scores(method.imbalance, shuffled)["AUC"] < 0.6
 
+    def test_a_modality_is_measured_by_its_own_standards(self):
+        """A beginner beside an expert: by plain scores he is weak on every sample, by relative ones on the wrong."""
+        beginner, expert = torch.full((200,), 0.3), torch.full((200,), 0.9)
+        beginner[:40], expert[40:60] = 0.01, 0.01
+        wrong = torch.arange(200) < 60
+        for relative in (True, False):
+            method = made("gmm-adaptive", relative=relative)
+            method.scores = torch.stack([beginner, expert]) + 0.01 * torch.rand(
+                2, 200, generator=torch.Generator().manual_seed(0)
+            )
+            method.judge()
+            assert torch.equal(method.imbalance > 0.5, wrong) == relative
+            assert (method.weakest[:40] == 0).all() and (method.weakest[40:60] == 1).all()
+
     def test_scores_are_averaged_over_epochs_and_the_untrained_network_has_no_say(self):
         data = mismatched(200)
         method = made("gmm-adaptive", smoothing=0.6)
@@ -185,20 +199,23 @@ class TestTheFourProperties:
             setattr(everything, switch, value)
             assert {name for name in reference if losses[name] != reference[name]} == parts, switch
 
-    def test_the_terms_are_their_equations(self, data):
-        method, batch = stage_two(data, fusion=0.8, gap=0.7, alignment=2.0, shift=0.3, trust=2.0), data.whole()
+    @pytest.mark.parametrize("relative", [True, False])
+    def test_the_terms_are_their_equations(self, data, relative):
+        options = {"fusion": 0.8, "gap": 0.7, "alignment": 2.0, "shift": 0.3, "trust": 2.0}
+        method, batch = stage_two(data, relative=relative, **options), data.whole()
         losses = seeded_losses(method, batch)
         outputs = method.model(batch.inputs)
-        q, scores = method.imbalance, true_class_scores(outputs.unimodal_logits, batch.labels)
+        scores = true_class_scores(outputs.unimodal_logits, batch.labels)
+        usual = method.scores.mean(1) if relative else torch.ones(2)
+        q, weak = method.imbalance, (method.scores / usual[:, None]).clamp(max=1).argmin(0)
         assert 0.1 < q.mean() < 0.9
-        weak = method.scores.argmin(0)
         trust = method.scores.max(0).values.square()
         trust = trust / trust.mean()
         for index, (name, logits) in enumerate(outputs.unimodal_logits.items()):
             own = functional.cross_entropy(logits, batch.labels, reduction="none")
             weights = torch.where(weak == index, 1 - 0.8 * q, 1.0)
             assert losses[name] == pytest.approx((trust * weights * own).mean().item(), rel=1e-4)
-        penalty = gap_penalty(scores)
+        penalty = gap_penalty((scores / usual[:, None]).clamp(max=1))
         assert losses["gap"] == pytest.approx((0.7 * (1 + 2 * q) * penalty).mean().item(), rel=1e-4)
         moved = shift_penalty(penalty, *method.mixture.means.float())
         assert losses["shift"] == pytest.approx((0.3 * q * moved).mean().item(), rel=1e-4)
@@ -227,7 +244,8 @@ class TestTheFourProperties:
         assert set(gradient.unique().tolist()) == {-1.0, 0.0} and losses["gap"] > 0
 
     @pytest.mark.parametrize(
-        "wrong", [{"fusion": 1.5}, {"gap": -1.0}, {"warm_up": 0}, {"warm_up": "soon"}, {"smoothing": 1.0}]
+        "wrong",
+        [{"fusion": 1.5}, {"gap": -1.0}, {"warm_up": 0}, {"warm_up": "soon"}, {"smoothing": 1.0}, {"relative": 1}],
     )
     def test_wrong_values_are_named(self, wrong):
         (name,) = wrong

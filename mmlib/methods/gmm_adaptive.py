@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mmlib.data.dataset import Batch, MultimodalDataset, draw_evenly
 from mmlib.data.degradation import degraded_samples
-from mmlib.losses import gap_penalty, modality_gap, shift_penalty, true_class_scores
+from mmlib.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
 from mmlib.methods.erm import MultiLoss
 from mmlib.mixture import Inseparable, Mixture, heads_have_peaked, sample_scores, separate
 from mmlib.models import MultimodalClassifier
@@ -20,18 +20,23 @@ class GapMixture(MultiLoss):
     """Stage 1 of both methods: multi-loss, and before each epoch every training sample's scores p_k,i in eval mode.
 
     A sample's scores are averaged over epochs, the past with the weight `smoothing`: one network's scores are noisy,
-    and what is memorised late counts less. [kit] After `warm_up` epochs the gaps get their mixture; "auto": once the
-    heads' validation accuracy has passed its peak (`mixture.heads_have_peaked`).
+    and what is memorised late counts less. The gap is that of these scores, as in the paper, or, `relative`, that of
+    r_k,i (`losses.relative_scores`), which finds bad samples far better. Its price: samples that every modality knows
+    as well as usual gather at a gap of 0, and BIC asks for two components nearly always. [kit]
+
+    After `warm_up` epochs the gaps get their mixture; "auto": once the heads' validation accuracy has passed its peak
+    (`mixture.heads_have_peaked`).
     """
 
-    def __init__(self, model: MultimodalClassifier, warm_up: int | str, smoothing: float) -> None:
+    def __init__(self, model: MultimodalClassifier, warm_up: int | str, smoothing: float, relative: bool) -> None:
         super().__init__(model)
         if len(model.modalities) < 2:
             raise ValueError(f"A modality gap needs at least two modalities; this model reads {model.modalities}.")
         epochs = isinstance(warm_up, int) and warm_up >= 1
         self.require("warm_up", warm_up, epochs or warm_up == "auto", 'a number of epochs of at least 1, or "auto"')
         self.require("smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
-        self.warm_up, self.smoothing = warm_up, smoothing
+        self.require("relative", relative, isinstance(relative, bool), "True or False")
+        self.warm_up, self.smoothing, self.relative = warm_up, smoothing, relative
         self.scores: Tensor | None = None  # (M, N), averaged over epochs
         self.accuracies: list[float] = []  # mean of the heads on validation data, by epoch
         self.warm = False  # whether the warm-up is over
@@ -47,7 +52,7 @@ class GapMixture(MultiLoss):
             return  # an untrained network has nothing to say
         scores = sample_scores(self.model, train)
         self.scores = scores if self.scores is None else torch.lerp(scores, self.scores.to(scores), self.smoothing)
-        self.watched["mean gap"] = modality_gap(self.scores).mean()
+        self.watched["mean gap"] = self.gaps().mean()
         over = heads_have_peaked(self.accuracies) if self.warm_up == "auto" else epoch > self.warm_up
         self.warm = self.warm or over
 
@@ -55,13 +60,22 @@ class GapMixture(MultiLoss):
         known = [validation[f"validation {name} accuracy"] for name in self.model.modalities]
         self.accuracies.append(sum(known) / len(known))
 
+    @property
+    def usual(self) -> Tensor:
+        """What each modality's score is compared with, (M,)."""
+        return self.scores.mean(1) if self.relative else torch.ones_like(self.scores[:, 0])
+
+    def gaps(self) -> Tensor:
+        """g_i of every training sample, (N,)."""
+        return modality_gap(relative_scores(self.scores, self.usual))
+
     def posterior(self) -> tuple[Tensor, Mixture | None]:
         """q_i = P(imbalanced | g_i), (N,) float32, and the mixture it comes from.
 
         Where one component is enough, or nothing can be fitted (all gaps equal, a handful of samples), no sample counts
         as imbalanced: zeros and None. Scores that are NaN raise a ValueError.
         """
-        gaps = modality_gap(self.scores)
+        gaps = self.gaps()
         try:
             separation = separate(gaps)
         except Inseparable:
@@ -96,7 +110,8 @@ class GMMAdaptive(GapMixture):
 
     A fifth switch is this kit's own. A small gap is no good sign where both modalities are wrong: `trust` ν weighs each
     sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training set. What no modality
-    can explain counts less.
+    can explain counts less. With `relative`, r takes the place of p in all but this weight: not the default, because
+    accuracy was no better for it.
     """
 
     def __init__(
@@ -104,18 +119,20 @@ class GMMAdaptive(GapMixture):
         model: MultimodalClassifier,
         warm_up: int | str = 6,
         smoothing: float = 0.7,
+        relative: bool = False,
         fusion: float = 1.0,
         gap: float = 0.5,
         alignment: float = 1.0,
         shift: float = 0.1,
         trust: float = 1.0,
     ) -> None:
-        super().__init__(model, warm_up, smoothing)
+        super().__init__(model, warm_up, smoothing, relative)
         self.require("fusion", fusion, 0 <= fusion <= 1, "in [0, 1]")
         for name, weight in {"gap": gap, "alignment": alignment, "shift": shift, "trust": trust}.items():
             self.require(name, weight, weight >= 0, "at least 0")
         self.fusion, self.gap, self.alignment, self.shift, self.trust = fusion, gap, alignment, shift, trust
         self.imbalance: Tensor | None = None  # q, (N,); None during the warm-up
+        self.weakest: Tensor | None = None  # which modality, (N,)
         self.weights: Tensor | None = None  # w, (N,)
         self.mixture: Mixture | None = None
 
@@ -127,6 +144,7 @@ class GMMAdaptive(GapMixture):
     def judge(self) -> None:
         """From the scores to what every sample is taught by."""
         self.imbalance, self.mixture = self.posterior()
+        self.weakest = relative_scores(self.scores, self.usual).argmin(0)
         known = self.scores.amax(0) ** self.trust
         self.weights = known / known.mean()
         self.watched["mean posterior"] = self.imbalance.mean()
@@ -136,8 +154,8 @@ class GMMAdaptive(GapMixture):
             return super().step_losses(batch)
         outputs = self.model(batch.inputs)
         imbalance = self.imbalance[batch.indices]
-        weakest = self.scores[:, batch.indices].argmin(0)
-        sits_out = functional.one_hot(weakest, len(self.scores)) * (self.fusion * imbalance)[:, None]  # (B, M)
+        weakest = functional.one_hot(self.weakest[batch.indices], len(self.scores))
+        sits_out = weakest * (self.fusion * imbalance)[:, None]  # (B, M)
         keep = (torch.rand_like(sits_out) >= sits_out).to(sits_out)
         heads = {"fused": (self.model.fuse(outputs.features, keep), self.weights[batch.indices])}
         for name, logits, out in zip(self.model.modalities, outputs.unimodal_logits.values(), sits_out.T, strict=True):
@@ -145,7 +163,7 @@ class GMMAdaptive(GapMixture):
         losses = {}
         for name, (logits, weights) in heads.items():
             losses[name] = (weights * functional.cross_entropy(logits, batch.labels, reduction="none")).mean()
-        penalty = gap_penalty(true_class_scores(outputs.unimodal_logits, batch.labels))
+        penalty = gap_penalty(relative_scores(true_class_scores(outputs.unimodal_logits, batch.labels), self.usual))
         self.watched["gap"] = penalty.detach().mean()
         losses["gap"] = self.gap * ((1 + self.alignment * imbalance) * penalty).mean()
         if self.mixture is not None:
@@ -174,10 +192,11 @@ class Purified(GapMixture):
         model: MultimodalClassifier,
         warm_up: int | str = 6,
         smoothing: float = 0.7,
+        relative: bool = True,
         threshold: float = 0.5,
         keep: str = "balanced",
     ) -> None:
-        super().__init__(model, warm_up, smoothing)
+        super().__init__(model, warm_up, smoothing, relative)
         self.require("threshold", threshold, 0 < threshold <= 1, "in (0, 1]")
         self.require("keep", keep, keep in self.KEEP, "one of " + ", ".join(self.KEEP))
         self.threshold, self.keep = threshold, keep
