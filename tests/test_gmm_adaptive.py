@@ -16,7 +16,7 @@ from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig, fit
 
 SHAPES = {"left": (1, 8, 8), "right": (1, 8, 8)}
-OFF = {"fusion": 0.0, "gap": 0.0, "alignment": 0.0, "shift": 0.0, "trust": 0.0}
+OFF = {"fusion": 0.0, "gap": 0.0, "alignment": 0.0, "shift": 0.0, "release": 0.0, "trust": 0.0}
 
 
 def made(name, seed=0, **options):
@@ -181,14 +181,15 @@ class TestTheFourProperties:
         return mismatched(300)
 
     def test_each_has_its_own_switch(self, data):
-        """Fused and uni-modal losses depend on `fusion` alone, the gap loss on `gap` and `alignment`, and so on."""
+        """The fused loss depends on `fusion`, the uni-modal ones on `release`, and so on."""
         everything = stage_two(data)
         reference = seeded_losses(everything, data.whole())
         depends = {
-            "fusion": {"fused", "left", "right"},
+            "fusion": {"fused"},
             "gap": {"gap"},
             "alignment": {"gap"},
             "shift": {"shift"},
+            "release": {"left", "right"},
             "trust": {"fused", "left", "right"},
         }
         for switch, parts in depends.items():
@@ -201,7 +202,7 @@ class TestTheFourProperties:
 
     @pytest.mark.parametrize("relative", [True, False])
     def test_the_terms_are_their_equations(self, data, relative):
-        options = {"fusion": 0.8, "gap": 0.7, "alignment": 2.0, "shift": 0.3, "trust": 2.0}
+        options = {"release": 0.8, "gap": 0.7, "alignment": 2.0, "shift": 0.3, "trust": 2.0}
         method, batch = stage_two(data, relative=relative, **options), data.whole()
         losses = seeded_losses(method, batch)
         outputs = method.model(batch.inputs)
@@ -245,7 +246,15 @@ class TestTheFourProperties:
 
     @pytest.mark.parametrize(
         "wrong",
-        [{"fusion": 1.5}, {"gap": -1.0}, {"warm_up": 0}, {"warm_up": "soon"}, {"smoothing": 1.0}, {"relative": 1}],
+        [
+            {"fusion": 1.5},
+            {"release": -0.1},
+            {"gap": -1.0},
+            {"warm_up": 0},
+            {"warm_up": "soon"},
+            {"smoothing": 1.0},
+            {"relative": 1},
+        ],
     )
     def test_wrong_values_are_named(self, wrong):
         (name,) = wrong

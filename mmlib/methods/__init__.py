@@ -80,7 +80,7 @@ _OWN: dict[str, tuple[str, tuple[float, float]]] = {
     "mmpareto": ("scale", (1.0, 1.5)),
     "pmr": ("strength", (0.3, 1.0)),
     "mbsd": ("weight", (0.3, 1.0)),
-    "gmm-adaptive": ("trust", (0.0, 1.0)),
+    "gmm-adaptive": ("release", (0.0, 1.0)),
 }
 GRIDS: dict[str, list[tuple[tuple[str, float], ...]]] = {
     method: [(("learning_rate", rate), (name, value)) for rate in (1e-3, 3e-3) for value in values]

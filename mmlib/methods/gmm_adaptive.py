@@ -95,23 +95,28 @@ class GapMixture(MultiLoss):
 class GMMAdaptive(GapMixture):
     """After the warm-up the mixture is fitted anew before every epoch, and each sample is taught by its posterior q_i:
 
-    L_i = w_i [CE(z̃_mm,i) + Σ_k (1 − η q_i [k weak]) CE_k,i] + λ_gap (1 + κ q_i) G_i + λ_shift q_i S_i     q_i constant
+    L_i = w_i [CE(z̃_mm,i) + Σ_k (1 − ρ q_i [k weak]) CE_k,i] + λ_gap (1 + κ q_i) G_i + λ_shift q_i S_i     q_i constant
 
     The weak modality of a sample is the one with the lowest score of the true class. The paper's four properties, each
     with its own switch (0 turns it off); the forms are this kit's reading, for the paper's are not public to us. [kit]
 
-    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality sits out with probability η q_i, and
-      its own cross-entropy, which would go on pulling at a sample that it cannot solve, weighs 1 − η q_i.
+    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality sits out with probability η q_i.
     * `gap` λ_gap minimises the overall gap: G_i = sg(p_dom,i) − p_weak,i. Its gradient vanishes where p_weak,i is near
       0: what is hopeless is left alone.
     * `alignment` κ makes that penalty stronger on imbalanced samples.
     * `shift` λ_shift moves the imbalanced distribution towards the balanced one:
       S_i = ½ ((G_i − μ_bal)_+ / (μ_imb − μ_bal))².
 
-    A fifth switch is this kit's own. A small gap is no good sign where both modalities are wrong: `trust` ν weighs each
-    sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training set. What no modality
-    can explain counts less. With `relative`, r takes the place of p in all but this weight: not the default, because
-    accuracy was no better for it.
+    Two more switches are this kit's own.
+
+    * `release` ρ lets the weak modality off its own cross-entropy, which would go on pulling at a sample that it cannot
+      solve. That pays where the other signal is wrong. Where it is merely noisy, and test samples are noisy too, it
+      keeps a slow modality a beginner: on such data 0 is the better choice, and tuning finds it.
+    * `trust` ν weighs each sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training
+      set: a small gap is no good sign where both modalities are wrong. What no modality can explain counts less.
+
+    With `relative`, r takes the place of p in all but this weight: not the default, because accuracy was no better for
+    it.
     """
 
     def __init__(
@@ -124,13 +129,16 @@ class GMMAdaptive(GapMixture):
         gap: float = 0.5,
         alignment: float = 1.0,
         shift: float = 0.1,
+        release: float = 1.0,
         trust: float = 1.0,
     ) -> None:
         super().__init__(model, warm_up, smoothing, relative)
-        self.require("fusion", fusion, 0 <= fusion <= 1, "in [0, 1]")
+        for name, share in {"fusion": fusion, "release": release}.items():
+            self.require(name, share, 0 <= share <= 1, "in [0, 1]")
         for name, weight in {"gap": gap, "alignment": alignment, "shift": shift, "trust": trust}.items():
             self.require(name, weight, weight >= 0, "at least 0")
-        self.fusion, self.gap, self.alignment, self.shift, self.trust = fusion, gap, alignment, shift, trust
+        self.fusion, self.gap, self.alignment, self.shift = fusion, gap, alignment, shift
+        self.release, self.trust = release, trust
         self.imbalance: Tensor | None = None  # q, (N,); None during the warm-up
         self.weakest: Tensor | None = None  # which modality, (N,)
         self.weights: Tensor | None = None  # w, (N,)
@@ -153,16 +161,15 @@ class GMMAdaptive(GapMixture):
         if self.imbalance is None:
             return super().step_losses(batch)
         outputs = self.model(batch.inputs)
-        imbalance = self.imbalance[batch.indices]
-        weakest = functional.one_hot(self.weakest[batch.indices], len(self.scores))
-        sits_out = weakest * (self.fusion * imbalance)[:, None]  # (B, M)
-        keep = (torch.rand_like(sits_out) >= sits_out).to(sits_out)
-        heads = {"fused": (self.model.fuse(outputs.features, keep), self.weights[batch.indices])}
-        for name, logits, out in zip(self.model.modalities, outputs.unimodal_logits.values(), sits_out.T, strict=True):
-            heads[name] = logits, self.weights[batch.indices] * (1 - out)
+        imbalance, weights = self.imbalance[batch.indices], self.weights[batch.indices]
+        weakest = functional.one_hot(self.weakest[batch.indices], len(self.scores)) * imbalance[:, None]  # (B, M)
+        keep = (torch.rand_like(weakest) >= self.fusion * weakest).to(weakest)
+        heads = {"fused": (self.model.fuse(outputs.features, keep), weights)}
+        for (name, logits), weak in zip(outputs.unimodal_logits.items(), weakest.T, strict=True):
+            heads[name] = logits, weights * (1 - self.release * weak)
         losses = {}
-        for name, (logits, weights) in heads.items():
-            losses[name] = (weights * functional.cross_entropy(logits, batch.labels, reduction="none")).mean()
+        for name, (logits, weight) in heads.items():
+            losses[name] = (weight * functional.cross_entropy(logits, batch.labels, reduction="none")).mean()
         penalty = gap_penalty(relative_scores(true_class_scores(outputs.unimodal_logits, batch.labels), self.usual))
         self.watched["gap"] = penalty.detach().mean()
         losses["gap"] = self.gap * ((1 + self.alignment * imbalance) * penalty).mean()
