@@ -183,7 +183,7 @@ def bars(
                     yerr=half,
                     capsize=4,
                     color=COLOURS[number % len(COLOURS)],
-                    hatch=_HATCHES[number % len(_HATCHES)],
+                    hatch=_HATCHES[(number + number // len(COLOURS)) % len(_HATCHES)],  # no bar looks like another
                     edgecolor="white",
                     label=name if place == next(i for i, b in enumerate(groups.values()) if name in b) else None,
                 )

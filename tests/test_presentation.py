@@ -103,6 +103,12 @@ def test_curves_and_bars_draw_means_and_intervals():
     plt.close("all")
 
 
+def test_no_bar_of_a_group_looks_like_another():
+    axis = plots.bars({"group": {f"arm {number}": Estimate(1.0, 0.1, 3) for number in range(20)}}, "y").axes[0]
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in axis.patches}) == 20
+    plt.close("all")
+
+
 def test_plane_marks_the_networks():
     plane = Plane(
         np.arange(4.0), np.arange(3.0), np.arange(12.0).reshape(3, 4) + 1, np.array([[0, 0], [2, 0], [1, 2.0]])
