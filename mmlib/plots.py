@@ -106,6 +106,11 @@ def _draw_sample(axis: Axes, modality: str, sample: np.ndarray) -> None:
         axis.imshow(np.linalg.norm(sample, axis=0), cmap="viridis")
 
 
+def _beside_colour(marks: Sequence[object], number: int) -> object:
+    """The mark of line or bar `number`: another one where the colours start again, so that no two look alike."""
+    return marks[(number + number // len(COLOURS)) % len(marks)]
+
+
 def curves(
     lines: Mapping[str, pd.DataFrame], x_label: str, y_label: str, title: str = "", axis: Axes | None = None
 ) -> Figure:
@@ -123,7 +128,7 @@ def curves(
                 frame.index,
                 mean,
                 color=colour,
-                linestyle=_STYLES[number % len(_STYLES)],
+                linestyle=_beside_colour(_STYLES, number),
                 marker=_MARKERS[number % len(_MARKERS)],
                 markevery=every,
                 label=label,
@@ -183,7 +188,7 @@ def bars(
                     yerr=half,
                     capsize=4,
                     color=COLOURS[number % len(COLOURS)],
-                    hatch=_HATCHES[(number + number // len(COLOURS)) % len(_HATCHES)],  # no bar looks like another
+                    hatch=_beside_colour(_HATCHES, number),
                     edgecolor="white",
                     label=name if place == next(i for i, b in enumerate(groups.values()) if name in b) else None,
                 )

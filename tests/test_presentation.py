@@ -103,9 +103,12 @@ def test_curves_and_bars_draw_means_and_intervals():
     plt.close("all")
 
 
-def test_no_bar_of_a_group_looks_like_another():
-    axis = plots.bars({"group": {f"arm {number}": Estimate(1.0, 0.1, 3) for number in range(20)}}, "y").axes[0]
+def test_no_bar_and_no_line_looks_like_another():
+    names = [f"arm {number}" for number in range(20)]
+    axis = plots.bars({"group": {name: Estimate(1.0, 0.1, 3) for name in names}}, "y").axes[0]
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in axis.patches}) == 20
+    axis = plots.curves({name: pd.DataFrame({0: [1.0, 2.0]}) for name in names[:8]}, "x", "y").axes[0]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axis.lines}) == 8
     plt.close("all")
 
 

@@ -110,8 +110,8 @@ class GMMAdaptive(GapMixture):
     Two more switches are this kit's own.
 
     * `release` ρ lets the weak modality off its own cross-entropy, which would go on pulling at a sample that it cannot
-      solve. That pays where the other signal is wrong. Where it is merely noisy, and test samples are noisy too, it
-      keeps a slow modality a beginner: on such data 0 is the better choice, and tuning finds it.
+      solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy too, it can keep
+      a slow modality a beginner (README): choose it by validation accuracy, as `GRIDS` does.
     * `trust` ν weighs each sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training
       set: a small gap is no good sign where both modalities are wrong. What no modality can explain counts less.
 
