@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from mmlib.data import av_digits
 from mmlib.data.cache import cache_directory, load_arrays, save_arrays
-from mmlib.data.downloads import download
-from mmlib.data.preparation import arguments_of, downloads_of
+from mmlib.data.clips.downloads import download
+from mmlib.data.clips.preparation import arguments_of, downloads_of
+from mmlib.data.digits import av_digits
 
 URLS = {
     "t10k-images-idx3-ubyte.gz": "https://ossci-datasets.s3.amazonaws.com/mnist/t10k-images-idx3-ubyte.gz",

@@ -11,9 +11,9 @@ Lists: https://github.com/fanyunfeng-bit/Modal-Imbalance-PMR/tree/main/data/CREM
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmlib.data import cremad
-from mmlib.data.downloads import download, download_lfs_files
-from mmlib.data.preparation import run_script
+from mmlib.data.clips import cremad
+from mmlib.data.clips.downloads import download, download_lfs_files
+from mmlib.data.clips.preparation import run_script
 
 LISTS = "https://raw.githubusercontent.com/fanyunfeng-bit/Modal-Imbalance-PMR/1e5c79b645ad0980c145f016e52a31b935d0d7fc/data/CREMAD"
 HASHES = {

@@ -18,9 +18,9 @@ http://www.robots.ox.ac.uk/~vgg/data/vggsound/models/H.pth.tar
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmlib.data import epic_kitchens
-from mmlib.data.downloads import download
-from mmlib.data.preparation import run_script
+from mmlib.data.clips import epic_kitchens
+from mmlib.data.clips.downloads import download
+from mmlib.data.clips.preparation import run_script
 
 LISTS = "https://raw.githubusercontent.com/jonmun/MM-SADA_Domain_Adaptation_Splits/master"
 HASHES = {

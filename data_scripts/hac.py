@@ -12,9 +12,9 @@ The weights that the papers start from are those of EPIC-Kitchens (`python -m mm
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmlib.data import hac
-from mmlib.data.downloads import download, download_lfs, unpack
-from mmlib.data.preparation import run_script
+from mmlib.data.clips import hac
+from mmlib.data.clips.downloads import download, download_lfs, unpack
+from mmlib.data.clips.preparation import run_script
 
 LISTS = (
     "https://raw.githubusercontent.com/donghao51/SimMMDG/d74cda3bb7aeb617dbaf465828e399e5c1c8b322/dataset/HAC_Splits"

@@ -13,8 +13,8 @@ The clips belong to Kinetics-400, whose videos are YouTube's; many have gone sin
 
 from collections.abc import Sequence
 
-from mmlib.data import kinetics_sounds
-from mmlib.data.preparation import run_script
+from mmlib.data.clips import kinetics_sounds
+from mmlib.data.clips.preparation import run_script
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mmlib import batch, classroom, suites
-    from mmlib.execution import FINISHED, Limits
-    from mmlib.notebook_parameters import parse_assignment
-    from mmlib.parameters import BadParameter
+    from mmlib.batch import batch, classroom, suites
+    from mmlib.batch.execution import FINISHED, Limits
+    from mmlib.batch.given import parse_assignment
+    from mmlib.notebook.parameters import BadParameter
 
     folder = (options.notebooks or suites.NOTEBOOKS).resolve()
     try:

@@ -14,15 +14,16 @@ from conftest import toy_dataset
 from sklearn.mixture import GaussianMixture
 from torch.nn import functional
 
-from mmlib import flatness, methods
-from mmlib.averaging import AveragedNetwork
-from mmlib.data import cremad
+from mmlib import methods
+from mmlib.data.clips import cremad
+from mmlib.data.clips.media import write_video
+from mmlib.data.clips.preparation import prepare
 from mmlib.data.dataset import Batch
-from mmlib.data.media import write_video
-from mmlib.data.preparation import prepare
-from mmlib.mixture import fit_mixture
+from mmlib.equations.averaging import AveragedNetwork
+from mmlib.equations.mixture import fit_mixture
+from mmlib.instruments import flatness
 from mmlib.models import build_classifier
-from mmlib.training import TrainingConfig, shortest_seconds, training_step
+from mmlib.training.loop import TrainingConfig, shortest_seconds, training_step
 
 
 def ratio(slow, fast, repeats=7):

@@ -9,8 +9,8 @@ import nbformat
 import papermill
 import pytest
 
-from mmlib import suites
-from mmlib.results import records_in
+from mmlib.batch import suites
+from mmlib.notebook.claims import records_in
 
 NOTEBOOKS = sorted(suites.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 TEACHING = [path for path in NOTEBOOKS if "reproduce" not in path.stem]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib.data.dataset import Batch, MultimodalDataset
-from mmlib.losses import fused_cross_entropy, modality_gap, true_class_scores, unimodal_cross_entropies
+from mmlib.equations.losses import fused_cross_entropy, modality_gap, true_class_scores, unimodal_cross_entropies
 from mmlib.methods.base import Method
 from mmlib.methods.erm import MultiLoss
 from mmlib.models import MultimodalClassifier

@@ -6,9 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmlib.averaging import AveragedNetwork
 from mmlib.data.dataset import Batch
-from mmlib.losses import direction_distance, fused_cross_entropy, supervised_contrast, unimodal_cross_entropies
+from mmlib.equations.averaging import AveragedNetwork
+from mmlib.equations.losses import (
+    direction_distance,
+    fused_cross_entropy,
+    supervised_contrast,
+    unimodal_cross_entropies,
+)
 from mmlib.methods.base import Method
 from mmlib.methods.sim_mmdg import perceptron
 from mmlib.models import MultimodalClassifier

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from mmlib.data.dataset import Batch
-from mmlib.losses import fused_cross_entropy, unimodal_cross_entropies
+from mmlib.equations.losses import fused_cross_entropy, unimodal_cross_entropies
 from mmlib.methods.base import Method
 
 

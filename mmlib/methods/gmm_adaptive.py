@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib.data.dataset import Batch, MultimodalDataset, draw_evenly
-from mmlib.data.degradation import degraded_samples
-from mmlib.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
+from mmlib.data.digits.degradation import degraded_samples
+from mmlib.equations.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
+from mmlib.equations.mixture import Inseparable, Mixture, heads_have_peaked, separate
 from mmlib.methods.erm import MultiLoss
-from mmlib.mixture import Inseparable, Mixture, heads_have_peaked, sample_scores, separate
 from mmlib.models import MultimodalClassifier
+from mmlib.models.evaluate import sample_scores
 from mmlib.seeding import torch_generator
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from mmlib.averaging import ExponentialAverage
 from mmlib.data.dataset import Batch
-from mmlib.losses import (
+from mmlib.equations.averaging import ExponentialAverage
+from mmlib.equations.losses import (
     confidences,
     distillation,
     draw_kept,

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib.data.dataset import Batch
-from mmlib.losses import entropy
+from mmlib.equations.losses import entropy
 from mmlib.methods.sim_mmdg import SimMMDG, perceptron
 from mmlib.models import MultimodalClassifier
 from mmlib.seeding import torch_generator

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from mmlib.data.dataset import Batch
-from mmlib.losses import fused_cross_entropy, norm_imbalance
+from mmlib.equations.losses import fused_cross_entropy, norm_imbalance
 from mmlib.methods.base import Method
 from mmlib.models import MultimodalClassifier
 

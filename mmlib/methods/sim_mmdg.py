@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmlib.data.dataset import Batch
-from mmlib.losses import direction_distance, fused_cross_entropy, supervised_contrast
+from mmlib.equations.losses import direction_distance, fused_cross_entropy, supervised_contrast
 from mmlib.methods.base import Method
 from mmlib.models import MultimodalClassifier
 

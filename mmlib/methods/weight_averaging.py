@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmlib.averaging import AveragedNetwork, ExponentialAverage, refresh_batch_norm
 from mmlib.data.dataset import Batch, MultimodalDataset
+from mmlib.equations.averaging import AveragedNetwork, ExponentialAverage, refresh_batch_norm
 from mmlib.methods.base import Method
 
 

@@ -1,0 +1,1 @@
+"""Running notebooks in batch: suites, processes, pages. The core never imports it."""

@@ -1,0 +1,258 @@
+"""Run a suite and leave it alone: check everything first, go on past failures, run nothing twice, end with a page.
+
+A folder belongs to one batch at a time. A batch that was killed leaves whole runs or none; the next one takes the
+folder over, ends what is left of the first, and does what is missing.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import joblib
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from mmlib.batch import run_times, suites
+from mmlib.batch.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, read_result, run_one
+from mmlib.batch.page import spelled, write_page
+from mmlib.batch.processes import kill_marked
+from mmlib.batch.suites import Job, Suite
+from mmlib.data.cache import atomic_path
+from mmlib.models.architecture import published_files
+from mmlib.notebook.parameters import BadParameter
+from mmlib.training.loop import resolve_device
+
+DONE = "done"
+_PAGE_EVERY = 60  # seconds between two pages of an unfinished batch
+
+
+class FolderInUse(RuntimeError):
+    """Another batch writes into this folder."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where runs are executed: "local" (processes of this machine), or a "dask" or "ray" cluster whose machines see the
+    same files under the same paths. `address` is the cluster's; without one, the library's own default."""
+
+    kind: str = "local"
+    address: str = ""
+    workers: int = 1
+
+    @contextlib.contextmanager
+    def parallel(self) -> Iterator[joblib.Parallel]:
+        """A joblib.Parallel that hands out one run at a time and, but for Ray, returns results as they come."""
+        with contextlib.ExitStack() as stack:
+            if self.kind == "dask":
+                distributed = _required("distributed", "dask")
+                try:
+                    client = stack.enter_context(distributed.Client(self.address or None))
+                except (OSError, ValueError) as error:
+                    raise BadParameter(f"No Dask scheduler answers at {self.address!r}: {error}") from error
+                count = sum(client.nthreads().values())
+                stack.enter_context(joblib.parallel_config("dask", client=client))
+            elif self.kind == "ray":
+                ray = _required("ray", "ray")
+                ray.init(address=self.address or None, ignore_reinit_error=True)
+                stack.callback(ray.shutdown)
+                _required("ray.util.joblib", "ray").register_ray()
+                count = max(1, int(ray.cluster_resources().get("CPU", 1)))
+                stack.enter_context(joblib.parallel_config("ray"))
+            else:  # a run is a process of its own; a thread is enough to watch it
+                count = self.workers
+                stack.enter_context(joblib.parallel_config("threading"))
+            as_they_come = "list" if self.kind == "ray" else "generator_unordered"  # which Ray cannot do
+            yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as=as_they_come)
+
+
+def _required(module: str, package: str) -> Any:
+    try:
+        return __import__(module, fromlist=["_"])
+    except ImportError as error:
+        raise BadParameter(
+            f"--backend {package} needs a package that is not installed: pip install "
+            f"{'dask distributed' if package == 'dask' else package}"
+        ) from error
+
+
+def check(job: Job) -> tuple[str, str, str]:
+    """The job's name, its key, and what stands in its way ("" for nothing): its device, its weights, its data. To be
+    called where the job will run."""
+    key, problems = "", []
+    try:
+        resolve_device(job.effective.get("device", "auto"))
+    except (ValueError, RuntimeError) as problem:
+        problems.append(str(problem))
+    try:
+        if job.effective.get("weights"):
+            folder = job.notebook.parent / job.effective["weights"]
+            published_files(str(folder), job.effective["modalities"].split("+"))
+    except OSError as problem:
+        problems.append(str(problem))
+    try:
+        key = job.key()
+    except (OSError, ValueError) as problem:
+        problems.append(str(problem))
+    return job.name, key, " ".join(problems)
+
+
+def state(job: Job, key: str, out: Path) -> str:
+    """DONE where a finished run of this key is there and whole; otherwise why the job has to run."""
+    result = read_result(out / job.name)
+    if result is None:
+        return "damaged" if (out / job.name).exists() else "new"
+    if result.status != FINISHED:
+        return f"failed before ({result.status})"
+    return DONE if result.key == key else "changed since"
+
+
+def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: Backend) -> tuple[list[Result], Path]:
+    """Run the jobs into `out`, but for those that are done. Their results, and the page of all that the folder holds.
+    Raises BadParameter before anything has run, FolderInUse, and KeyboardInterrupt, after which the page is there,
+    too."""
+    out = out.resolve()
+    if out.exists() and not out.is_dir():
+        raise BadParameter(f"{out} is not a folder; name another one with --out.")
+    with backend.parallel() as parallel:
+        checked = list(parallel(joblib.delayed(check)(job) for job in jobs))
+        problems: dict[str, list[str]] = {}
+        for name, _, problem in checked:
+            problems.setdefault(problem, []).append(name)
+        if problems.keys() - {""}:
+            raise BadParameter(
+                "\n".join(f"{', '.join(sorted(where))}: {what}" for what, where in problems.items() if what)
+            )
+        keys = {name: key for name, key, _ in checked}
+        out.mkdir(parents=True, exist_ok=True)
+        with _owned(out) as token:
+            if backend.kind != "local" and not all(parallel(joblib.delayed(owns)(out, token) for _ in range(8))):
+                raise BadParameter(f"The cluster's machines do not see {out}: --out must be on a disk they share.")
+            to_run = [job for job in jobs if state(job, keys[job.name], out) != DONE]
+            if len(to_run) < len(jobs):
+                print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are finished already and are kept.")
+            told, drawn = {}, time.monotonic()
+            running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
+            try:
+                for result in tqdm(running, total=len(to_run), desc="runs", unit="run", disable=not to_run):
+                    told[result.name] = result
+                    tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
+                    if result.status == FINISHED:
+                        run_times.remember(result)
+                    if time.monotonic() - drawn > _PAGE_EVERY:
+                        _write_page(suite, keys, out)
+                        drawn = time.monotonic()
+            finally:
+                page = _write_page(suite, keys, out)
+        return [told.get(job.name) or read_result(out / job.name) for job in jobs], page
+
+
+def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:
+    """The page of all whole results in the folder, of which those in `keys` belong to this batch. Those that code, data
+    or versions have left behind are set apart."""
+    results = [found for path in sorted(out.iterdir()) if path.is_dir() and (found := read_result(path)) is not None]
+    missing = sorted(keys.keys() - {result.name for result in results})
+    outdated = {result.name for result in results if result.key != (keys.get(result.name) or _key(result, suite))}
+    try:
+        return write_page(suite.name, suite.about, results, outdated, missing, out)
+    except OSError as error:  # results are worth more than their page: the next run makes it
+        tqdm.write(f"The page was not written: {error}")
+        return out / "index.html"
+
+
+def _key(result: Result, suite: Suite) -> str:
+    """The key that this result's run would have now; "" where it cannot be run any more."""
+    try:
+        return Job(suite.folder / result.notebook, result.parameters).key()
+    except (OSError, ValueError):
+        return ""
+
+
+def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
+    """What would run, with which parameters, what is done already, and how long it may take."""
+    lines, total, to_do, unknown = [], 0.0, 0, 0
+    with backend.parallel() as parallel:
+        checked = {name: (key, problem) for name, key, problem in parallel(joblib.delayed(check)(job) for job in jobs)}
+    for job in jobs:
+        key, problem = checked[job.name]
+        what = "cannot run" if problem else state(job, key, out)
+        seconds, exact = run_times.expected(job)
+        duration = ""
+        if what not in (DONE, "cannot run"):
+            to_do += 1
+            unknown += seconds is None
+            total += seconds or 0.0
+            duration = "  time unknown" if seconds is None else f"  {'' if exact else 'about '}{seconds:.0f} s"
+        lines += [
+            f"{job.name}  {what}{duration}",
+            f"    {spelled(job.parameters)}",
+            *([f"    {problem}"] if problem else []),
+        ]
+    lines.append(f"{to_do} of {len(jobs)} runs to do.")
+    if total:
+        lines.append(
+            f"By earlier runs here, some {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
+        )
+    if unknown:
+        lines.append(f"{unknown} have no earlier run to go by.")
+    return "\n".join(lines)
+
+
+def overview(folder: Path) -> str:
+    """The suites there are, one line each."""
+    found = [suites.read(name, folder) for name in suites.names(folder)]
+    width = max(len(suite.name) for suite in found)
+    return "\n".join(f"{suite.name:{width}}  {suite.about}" for suite in found)
+
+
+@contextlib.contextmanager
+def _owned(out: Path) -> Iterator[str]:
+    """The folder is this batch's alone, until the block ends, Ctrl-C and SIGTERM included; its token. What a killed
+    batch has left running here is ended, and what it has left half done is removed."""
+    lock, owner = FileLock(out / ".lock"), out / OWNER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = owner_of(out)
+        raise FolderInUse(
+            f"Another batch writes into {out}: process {who.get('process')} on {who.get('host')}, since "
+            f"{who.get('since')}. Wait for it, stop it, or name another folder with --out."
+        ) from None
+
+    def leave() -> None:
+        token = owner_of(out).get("token")
+        owner.unlink(missing_ok=True)
+        if token:
+            kill_marked(token)
+        for leftover in (*out.glob(".*.part"), *out.glob(".*.old")):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def stop(*_: object) -> None:
+        leave()  # first: whoever watches a run waits for this
+        raise KeyboardInterrupt
+
+    before = {}
+    try:
+        leave()
+        token, now = uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds")
+        facts = {"token": token, "process": os.getpid(), "host": platform.node(), "since": now}
+        with atomic_path(owner) as temporary:
+            temporary.write_text(json.dumps(facts))
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        yield token
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        leave()
+        lock.release()

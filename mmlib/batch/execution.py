@@ -1,0 +1,302 @@
+"""One run of one notebook, watched: a process of its own, time limits, a GPU of its own, and results whole or absent.
+
+    <out>/<run>/result.json                        what happened, and the checksums of everything else
+    <out>/<run>/notebook.ipynb                     the executed notebook, as far as it came
+    <out>/<run>/with_code.html, without_code.html  the same as pages
+    <out>/<run>/log.txt                            what the processes said beside it
+
+A run goes on only while the folder belongs to its batch (`owner.json`). That one rule ends it after Ctrl-C, and when
+another batch took the folder over after the first was killed, also where the run is on another machine.
+"""
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import torch
+from filelock import FileLock, Timeout
+
+from mmlib.batch.processes import MARK, kill_marked
+from mmlib.batch.runner import NOTEBOOK, OUTCOME, REQUEST, WITHOUT_CODE, described, kind_of
+from mmlib.batch.suites import Job
+from mmlib.data.cache import source_hash
+from mmlib.notebook.claims import environment, records_in
+
+OWNER, RESULT, LOG = "owner.json", "result.json", "log.txt"
+FINISHED, INTERRUPTED = "finished", "interrupted"
+_LOOK = 0.2  # seconds between two looks at a run
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long one cell and one whole run may take, in seconds, and how many cores it may use (0: all there are). Runs
+    side by side that each use all cores are slower than one after the other."""
+
+    cell: int = 1800
+    run: int = 7200
+    cores: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. `status` is "finished" or the kind of failure, `error` says what happened; `cell` is the failing
+    cell's code and `stderr` what was said there. `key` is `Job.key` at the start of the run, `files` holds the SHA-256
+    of every file beside this one."""
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any]
+    key: str
+    status: str
+    error: str
+    cell: str
+    stderr: str
+    started: str  # UTC, ISO 8601
+    seconds: float
+    environment: dict[str, str]
+    records: list[dict[str, Any]]
+    files: dict[str, str]
+
+
+def run_one(job: Job, out: Path, token: str, limits: Limits) -> Result:
+    """Execute one job for the batch that owns `out` under this token. Whatever goes wrong is told, never raised."""
+    started, clock, key = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter(), ""
+
+    def ended(status: str, error: str, **found: Any) -> Result:
+        found = {"cell": "", "stderr": "", "environment": {}, "records": [], "files": {}} | found
+        found |= {"started": started, "seconds": time.perf_counter() - clock}
+        return Result(job.name, job.notebook.name, job.parameters, key, status, error, **found)
+
+    try:
+        with _gpu(job, out, token) as gpu, _temporary_folder(out, job.name) as folder:
+            clock, key = time.perf_counter(), job.key()  # waiting for a GPU is no running time
+            status, error = _watch(job, folder, out, token, limits, gpu)
+            if status == INTERRUPTED:
+                return ended(status, error)
+            found = _evidence(folder, failed=status != FINISHED)
+            for name in (REQUEST, OUTCOME):
+                (folder / name).unlink(missing_ok=True)
+            found["files"] = {path.name: source_hash(path) for path in sorted(folder.iterdir())}
+            result = ended(status, error, **found)
+            (folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+            if not owns(out, token):
+                return ended(INTERRUPTED, "The batch was stopped.")
+            _publish(folder, out / job.name)
+            return result
+    except Exception as failure:
+        return ended(kind_of(failure), f"Nothing was kept of this run. {described(failure)}")
+
+
+def owner_of(out: Path) -> dict[str, Any]:
+    """Who owns the folder: "token", "process", "host", "since"; empty where nobody does."""
+    try:
+        return json.loads((out / OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def owns(out: Path, token: str) -> bool:
+    """Whether the batch of this token still owns the folder."""
+    return owner_of(out).get("token") == token
+
+
+def read_result(folder: Path) -> Result | None:
+    """The result in a run's folder, if it is whole: readable, and every file beside it as it was written."""
+    try:
+        result = Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        whole = all(source_hash(folder / name) == digest for name, digest in result.files.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return result if whole else None
+
+
+def _watch(job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: str | None) -> tuple[str, str]:
+    """Run the job's process to its end or to a limit, and leave no process behind. Status and error."""
+    deaths = _out_of_memory_kills()
+    late = f"The run took longer than {limits.run} s. Its processes were killed."
+    status, error = _process(job, folder, out, token, limits, gpu, execute=True)
+    outcome = {"status": status, "error": error or late}
+    if not status:
+        try:
+            outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            outcome = {"status": "process died", "error": f"The process that ran the notebook died ({error})."}
+            if "[Errno 28]" in _log(folder):  # what it would have said had no room either
+                outcome = {"status": "disk full", "error": "No space left on device."}
+    if outcome["status"] in ("kernel died", "process died") and _out_of_memory_kills() > deaths:
+        outcome = {"status": "memory", "error": f"{outcome['error']} The system had run out of memory."}
+    if outcome["status"] not in (FINISHED, INTERRUPTED) and not (folder / WITHOUT_CODE).exists():
+        if not _readable(folder / NOTEBOOK):
+            shutil.copyfile(job.notebook, folder / NOTEBOOK)
+        _process(job, folder, out, token, limits, gpu, execute=False)  # the pages of what there is
+    return outcome["status"], outcome["error"]
+
+
+def _readable(path: Path) -> bool:
+    """Whether it is there and was not torn while it was written."""
+    try:
+        return bool(nbformat.read(path, as_version=4).cells)
+    except Exception:
+        return False
+
+
+def _process(
+    job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: str | None, execute: bool
+) -> tuple[str, str]:
+    """One life of a runner. Status: "timeout", "interrupted", or empty where it ended by itself, with its exit."""
+    request = {"notebook": str(job.notebook), "parameters": job.parameters, "execute": execute}
+    (folder / REQUEST).write_text(json.dumps(request | {"cell_timeout": limits.cell}), encoding="utf-8")
+    mark = f"{token}/{uuid.uuid4().hex}"
+    settings = os.environ | {MARK: mark} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    # Dask sets this to 64 KiB for its workers. Then each step's buffers go back to the system, and most of a training
+    # is spent on getting them again.
+    settings.pop("MALLOC_TRIM_THRESHOLD_", None)
+    if limits.cores:
+        settings |= dict.fromkeys(("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(limits.cores))
+    end = time.monotonic() + limits.run
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mmlib.batch.runner", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=settings,
+            cwd=Path(__file__).resolve().parents[2],
+            start_new_session=True,  # Ctrl-C is the batch's to handle
+        )
+    try:
+        while True:
+            try:
+                code = process.wait(_LOOK)
+                return "", f"exit code {code}" if code >= 0 else f"signal {-code}"
+            except subprocess.TimeoutExpired:
+                if not owns(out, token):
+                    return INTERRUPTED, "The batch was stopped."
+                if time.monotonic() > end:
+                    return "timeout", ""
+    finally:
+        kill_marked(mark)
+        process.stdin.close()
+        process.wait()
+
+
+def _evidence(folder: Path, failed: bool) -> dict[str, Any]:
+    """Fields of a Result from what a run left: the failing cell's code, what was said on standard error there, the
+    notebook's records, and what it was made with."""
+    notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
+    records = records_in(notebook)
+    made_with = (records[0]["environment"] if records else environment()) | {"host": platform.node()}
+    found = {"records": records, "environment": made_with}
+    if not failed:
+        return found
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    said, at = "", next((cell for cell in cells if _failed(cell)), None)
+    if at is None:  # the kernel died: the last that was begun
+        begun = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
+        at = begun[-1] if begun else None
+    if at is not None:
+        found["cell"] = at.source
+        said = "".join(output.text for output in at.outputs if output.get("name") == "stderr")
+        said += "".join("\n".join(output.traceback) for output in at.outputs if output.output_type == "error")
+    lines = _ANSI.sub("", said or _log(folder)).strip().splitlines()
+    return found | {"stderr": "\n".join(lines[-60:])}
+
+
+def _failed(cell: nbformat.NotebookNode) -> bool:
+    state = cell.metadata.get("papermill", {}).get("status")
+    return state in ("failed", "running") or any(output.output_type == "error" for output in cell.outputs)
+
+
+def _log(folder: Path) -> str:
+    return (folder / LOG).read_text(encoding="utf-8", errors="replace")
+
+
+def _publish(folder: Path, place: Path) -> None:
+    """The folder takes its place in one step; one that was there goes, or stays where that fails."""
+    old = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.old")
+    while folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.rename(place, old)
+        try:
+            os.rename(folder, place)
+        except OSError:
+            if not place.exists():  # otherwise another worker was quicker: a machine thought lost
+                if old.exists():
+                    os.rename(old, place)
+                raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _temporary_folder(out: Path, name: str) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=out, prefix=f".{name}.", suffix=".part"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # where it was published, nothing is there any more
+
+
+def _out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0
+
+
+def gpus() -> list[str]:
+    """This machine's GPUs, as CUDA_VISIBLE_DEVICES names them: those that it already allows, or all."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name for name in allowed.split(",") if name not in ("", "-1")]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def _gpu(job: Job, out: Path, token: str) -> Iterator[str | None]:
+    """The GPU for this run, nobody else's of this user meanwhile; "" where it shall see none, None where there is none
+    and none is asked for. Waits until one is free."""
+    device, there = job.effective.get("device", "cpu"), gpus()
+    if device == "cpu":
+        yield ""
+        return
+    if not there:
+        if device != "auto":
+            raise ValueError(f"device {device!r} was asked for, but {platform.node()} has no GPU.")
+        yield None
+        return
+    while owns(out, token):
+        for name in there:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+            lock = FileLock(Path(tempfile.gettempdir()) / f"mmlib-gpu-{getpass.getuser()}-{digest}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                yield name
+            finally:
+                lock.release()
+            return
+        time.sleep(_LOOK)
+    raise RuntimeError("The batch was stopped before this run had a GPU.")

@@ -1,0 +1,90 @@
+"""Parameters for notebooks, from the command line and YAML, checked before anything runs."""
+
+import ast
+import contextlib
+import itertools
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+
+from mmlib.notebook.parameters import BadParameter
+
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`name=value` from the command line; the value is read as YAML."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise BadParameter(f"-p {text!r} is not of the form name=value.")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BadParameter(f"-p {text!r} cannot be read as YAML: {error}") from error
+
+
+def declared_in(notebook: Path) -> dict[str, tuple[str, Any]]:
+    """Each parameter of a notebook: its declared type's name and its default. Raises BadParameter."""
+    changed = notebook.stat().st_mtime_ns if notebook.exists() else 0
+    return _declared_in(notebook, changed)
+
+
+@cache
+def _declared_in(notebook: Path, changed: int) -> dict[str, tuple[str, Any]]:
+    try:
+        found = papermill.inspect_notebook(str(notebook))
+        return {name: (fact["inferred_type_name"], ast.literal_eval(fact["default"])) for name, fact in found.items()}
+    except Exception as error:
+        raise BadParameter(f"{notebook} cannot be read as a notebook: {error}") from error
+
+
+def check_against_notebook(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the types that the notebook's parameters cell declares; BadParameter where one does not fit, or
+    where the notebook's own set-up refuses them.
+
+    Papermill itself only warns of unknown names and passes whatever type YAML made of a value.
+    """
+    declared = declared_in(notebook)
+    for name in values:
+        if name not in declared:
+            known = ", ".join(declared) or "none"
+            raise BadParameter(f"{notebook.name} has no parameter {name!r}; it has: {known}.")
+    typed = {name: _typed(notebook, name, value, declared[name][0]) for name, value in values.items()}
+    _ask_set_up(notebook, {name: default for name, (_, default) in declared.items()} | typed)
+    return typed
+
+
+def _ask_set_up(notebook: Path, values: dict[str, Any]) -> None:
+    """Run what a notebook checks its parameters with, and nothing else of it: the imports of its set-up cell, the call
+    of `validate`, and the conditions that follow that call."""
+    code = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    set_up = next((source for source in code if "= validate(" in source), None)
+    if set_up is None:
+        return
+    statements = ast.parse(set_up).body
+    at = next(i for i, part in enumerate(statements) if "validate(" in (ast.get_source_segment(set_up, part) or ""))
+    imports = [part for part in statements[:at] if isinstance(part, ast.Import | ast.ImportFrom)]
+    conditions = list(itertools.takewhile(lambda part: isinstance(part, ast.If), statements[at + 1 :]))
+    checks = ast.Module([*imports, statements[at], *conditions], type_ignores=[])
+    try:
+        exec(compile(checks, notebook.name, "exec"), dict(values))
+    except Exception as error:
+        text = f"no choice {error}" if isinstance(error, KeyError) else error
+        raise BadParameter(f"{notebook.name}: {text}") from error
+
+
+def _typed(notebook: Path, name: str, value: Any, type_name: str) -> Any:
+    wanted = _TYPES.get(type_name)
+    if wanted is None:
+        raise BadParameter(f"{notebook.name}: parameter {name!r} has no type among {', '.join(_TYPES)}.")
+    if wanted is float and type(value) in (int, str):  # YAML reads 1 as an integer and 1e-3 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if type(value) is not wanted:
+        raise BadParameter(f"{notebook.name}: {name} must be of type {type_name}, not {value!r}.")
+    return value

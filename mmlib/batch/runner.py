@@ -1,0 +1,117 @@
+"""Executes one notebook in a process of its own: `python -m mmlib.batch.runner FOLDER`, as `execution` starts it.
+
+Its standard input is its lifeline: whoever started it holds the other end, and when that process is gone, however it
+went, the runner ends and takes the kernel with it. It imports nothing heavy: its start is a cost of every run.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+# A grammar of addresses that jsonschema builds for a second where it finds it; no notebook needs it.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+import nbconvert
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from mmlib.batch.processes import MARK, kill_marked
+
+REQUEST, OUTCOME = "request.json", "outcome.json"
+NOTEBOOK, WITH_CODE, WITHOUT_CODE = "notebook.ipynb", "with_code.html", "without_code.html"
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+# Pages that show outputs of others' code: nothing is fetched, and no script runs, whatever got into an output.
+_POLICY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    "img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'\">"
+)
+_KINDS = {
+    "AssertionError": "assertion",
+    "MissingData": "missing data",
+    "FileNotFoundError": "missing data",
+    "ModuleNotFoundError": "dependency",
+    "ImportError": "dependency",
+    "MemoryError": "memory",
+    "OutOfMemoryError": "memory",
+    "BadParameter": "parameter",
+}
+
+
+def main(folder: Path) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    outcome = _execute(request, folder) if request["execute"] else {}
+    try:
+        _render(folder)
+    except Exception as failure:
+        if outcome.get("status") == "finished":
+            outcome = {"status": kind_of(failure), "error": f"The pages were not made. {described(failure)}"}
+    temporary = folder / f"{OUTCOME}.part"
+    temporary.write_text(json.dumps(outcome), encoding="utf-8")
+    temporary.replace(folder / OUTCOME)
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # returns when the other end is closed
+    kill_marked(os.environ[MARK], spare=os.getpid())
+    os._exit(1)
+
+
+def _execute(request: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Status and error of the execution; whatever goes wrong is told, never raised."""
+    try:
+        papermill.execute_notebook(
+            request["notebook"],
+            str(folder / NOTEBOOK),
+            request["parameters"],
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=request["cell_timeout"],
+            cwd=str(Path(request["notebook"]).parent),
+        )
+    except PapermillExecutionError as failure:
+        text = f"{failure.ename}: {failure.evalue} (cell {failure.exec_count})"
+        full = "[Errno 28]" in str(failure.evalue)
+        return {"status": "disk full" if full else _KINDS.get(failure.ename, "error"), "error": text}
+    except CellTimeoutError:
+        return {"status": "timeout", "error": f"A cell ran for longer than {request['cell_timeout']} s."}
+    except DeadKernelError:
+        return {"status": "kernel died", "error": "The kernel died."}
+    except Exception as failure:
+        return {"status": kind_of(failure), "error": described(failure)}
+    return {"status": "finished", "error": ""}
+
+
+def kind_of(failure: Exception) -> str:
+    """The class of a failure that is not a notebook's own."""
+    return "disk full" if isinstance(failure, OSError) and failure.errno == 28 else "error"
+
+
+def described(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {failure}"
+
+
+def _render(folder: Path) -> None:
+    """Two pages of the executed notebook, with and without code, that need nothing from the network: no MathJax, no
+    require.js, no widgets (a figure stands for each)."""
+    notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+    for name, without in ((WITH_CODE, False), (WITHOUT_CODE, True)):
+        exporter = nbconvert.HTMLExporter(
+            mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="", exclude_input=without
+        )
+        exporter.widget_renderer_url = ""
+        page, _ = exporter.from_notebook_node(notebook)
+        (folder / name).write_text(page.replace("<head>", f"<head>{_POLICY}", 1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

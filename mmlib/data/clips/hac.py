@@ -1,0 +1,98 @@
+"""HAC: 7 actions by humans, animals and cartoon figures (domains), as video, optical flow and sound.
+
+Lists are rows `file.mp4,label`. Layout: `{human,animal,cartoon}/{videos,flow,audio}/`, flow as `<name>_flow_x.mp4` and
+`<name>_flow_y.mp4`, sound as `<name>.wav`. An unseen domain is tested on its training and test clips.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mmlib.data.cache import source_hash
+from mmlib.data.clips import mmdg
+from mmlib.data.clips.benchmarks import SOUND_RATE, Stored, find, lines_of
+from mmlib.data.clips.media import looped, middle_window, read_media
+from mmlib.data.clips.preparation import Clip, Recipe
+from mmlib.data.splits import Splits
+
+CLASSES = ("sleeping", "watching tv", "eating", "drinking", "swimming", "running", "opening door")
+DOMAINS = ("human", "animal", "cartoon")
+PROTOCOLS = mmdg.PROTOCOLS
+LISTS = "https://github.com/donghao51/SimMMDG/tree/main/dataset/HAC_Splits"
+
+
+def read_list(path: Path) -> list[tuple[str, int]]:
+    """(file, class number) of a list. Raises a ValueError naming the line that does not fit."""
+    entries = []
+    for number, line in enumerate(lines_of(path), 1):
+        file, _, label = line.rpartition(",")
+        if not file.endswith(".mp4") or label not in map(str, range(len(CLASSES))):
+            raise ValueError(f"{path}, line {number}: {line!r} is not of the form file.mp4,0 … {len(CLASSES) - 1}.")
+        entries.append((file, int(label)))
+    return entries
+
+
+def recipe(source: Path, name: str = "hac") -> Recipe:
+    """All clips of the three domains' lists. One that is in a training and in a test list is a sample of both. Raises a
+    ValueError where a list names a clip twice."""
+    clips: dict[str, Clip] = {}
+    for domain in DOMAINS:
+        home = next((path.parent for path in sorted(source.rglob(f"{domain}/videos"))), source / domain)
+        for part in ("train", "test"):
+            for file, number in read_list(find(source, f"HAC_{part}_only_{domain}.csv", LISTS)):
+                stem = Path(file).stem
+                files = {
+                    "video": home / "videos" / file,
+                    "flow x": home / "flow" / f"{stem}_flow_x.mp4",
+                    "flow y": home / "flow" / f"{stem}_flow_y.mp4",
+                    "audio": home / "audio" / f"{stem}.wav",
+                }
+                key = f"{domain}/{part}/{stem}"
+                if key in clips:
+                    raise ValueError(f"{key} is listed twice below {source}.")
+                clips[key] = Clip(key, CLASSES[number], files, {"split": part, "domain": domain, "video": file})
+    return mmdg.recipe_of(name, source, list(clips.values()), decode)
+
+
+def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:
+    """Windows of pictures and flow from the middle of the clip, and its first 10 s of sound, repeated up to that."""
+    media = read_media(
+        clip.files["video"], choose=middle_window(mmdg.VIDEO_STORED, mmdg.VIDEO_INTERVAL), size=stored.size
+    )
+    window = middle_window(mmdg.FLOW_STORED, mmdg.FLOW_INTERVAL)
+    flow = [
+        read_media(clip.files[f"flow {axis}"], choose=window, size=stored.size, pixels="gray").frames
+        for axis in ("x", "y")
+    ]
+    sound = read_media(clip.files["audio"], SOUND_RATE)
+    arrays = {
+        "video": media.frames,
+        "flow": np.concatenate(flow, -1),
+        "audio": looped(sound.waveform, stored.seconds * SOUND_RATE),
+    }
+    return arrays, sound.facts | media.facts | {"sha256": source_hash(*clip.files.values())}
+
+
+def known_traps(clips: list[Clip]) -> list[str]:
+    """What a user of the official lists should know, counted on them."""
+    parts: dict[tuple[str, str], set[str]] = {}
+    for clip in clips:
+        parts.setdefault((clip.columns["domain"], clip.columns["video"]), set()).add(clip.columns["split"])
+    again = len(clips) - len(parts)
+    leaking = sum(len(there) > 1 for there in parts.values())
+    return [
+        f"{again} entries of the lists repeat a clip; {leaking} clips are both in a training and a test list.",
+        "An unseen domain is tested on its training and its test clips.",
+    ]
+
+
+def load(
+    protocol: str = "papers",
+    modalities: tuple[str, ...] = ("video", "audio"),
+    size: int = 224,
+    seed: int = 0,
+    folder: str = "hac",
+) -> Splits:
+    """Modalities "video" (3, 32, size, size), "flow" (2, 8, size, size), "audio" (1, 257, 1004), read from disk batch
+    by batch; protocols as in `mmdg.load_domains`. Raises MissingData, which says how to get the data."""
+    return mmdg.load_domains("HAC", folder, CLASSES, DOMAINS, protocol, modalities, size, seed, whole_target=True)

@@ -1,0 +1,1 @@
+"""What a notebook needs beside the science: parameters, claims, figures, sliders."""

@@ -1,0 +1,112 @@
+"""What a notebook found: named claims with verdicts, and its runs, kept where a batch can read them."""
+
+import html
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mmlib.training.estimates import Estimate
+
+MIME_TYPE = "application/vnd.mmlib.record+json"
+VERDICTS = {True: "holds", False: "fails", None: "not distinguishable"}
+_MARKS = {"holds": "✓", "fails": "✗", "not distinguishable": "≈"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, what was measured, and whether it holds."""
+
+    statement: str
+    measured: str
+    verdict: str  # one of VERDICTS' values
+    estimate: Estimate | None = None  # where that was measured: other runs' seeds can be added to it
+
+
+class Record:
+    """Collects a notebook's claims. Shown as the last value of a cell, it is a table to read and JSON for the batch."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.claims: list[Claim] = []
+        self.runs: list[dict[str, Any]] = []
+
+    def add_runs(self, table: pd.DataFrame) -> None:
+        """Keep a table with one row per run (`experiments.score_table`) for the batch. A row is kept once."""
+        self.runs += [row for row in json.loads(table.to_json(orient="records")) if row not in self.runs]
+
+    def claim(self, statement: str, measured: Estimate | float | str, holds: bool | None = None) -> Claim:
+        """State something and what was measured.
+
+        For an `Estimate` the claim is that it is above zero: it holds or fails where its 95 % interval excludes zero,
+        and is not distinguishable otherwise. Anything else needs `holds`. A statement made again replaces the first.
+        """
+        kept = None
+        if isinstance(measured, Estimate):
+            if holds is not None:
+                raise ValueError("An estimate decides for itself; leave out `holds`.")
+            holds, text = measured.above_zero, format(measured, "+.3f")
+            kept = measured if measured.count > 1 else None
+        elif holds is None:
+            raise ValueError(f"Say whether {statement!r} holds (True or False).")
+        else:
+            text = f"{measured:.3f}" if isinstance(measured, float) else str(measured)
+        made = Claim(statement, text, VERDICTS[holds if holds is None else bool(holds)], kept)
+        self.claims = [claim for claim in self.claims if claim.statement != statement] + [made]
+        return made
+
+    def as_json(self) -> dict[str, Any]:
+        claims = [asdict(claim) for claim in self.claims]
+        return {"title": self.title, "claims": claims, "runs": self.runs, "environment": environment()}
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        lines = [f"{_MARKS[claim.verdict]} {claim.statement}: {claim.measured}" for claim in self.claims]
+        return {
+            "text/plain": "\n".join(lines) or "No claims.",
+            "text/html": claims_html([asdict(claim) for claim in self.claims]),
+            MIME_TYPE: self.as_json(),
+        }
+
+
+def verdict_cell(verdict: str) -> str:
+    """A table's cell; the mark repeats what the word says, and is not read aloud."""
+    return f'<td><span aria-hidden="true">{_MARKS[verdict]}</span> {html.escape(verdict)}</td>'
+
+
+def claims_html(claims: list[dict[str, Any]]) -> str:
+    """Claims as an HTML table; all text is escaped."""
+    rows = "".join(
+        f'<tr><td style="text-align:left">{html.escape(claim["statement"])}</td>'
+        f"<td>{html.escape(claim['measured'])}</td>"
+        f"{verdict_cell(claim['verdict'])}</tr>"
+        for claim in claims
+    )
+    head = '<tr><th style="text-align:left">claim</th><th>measured</th><th>verdict</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def environment() -> dict[str, str]:
+    """What the numbers were made with."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu cores": str(os.cpu_count()),
+        "gpu": gpu,
+    }
+
+
+def records_in(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """The records among an executed notebook's outputs."""
+    found = []
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).get(MIME_TYPE)
+            if data is not None:
+                found.append(json.loads(data) if isinstance(data, str) else data)
+    return found

@@ -1,0 +1,231 @@
+"""The run command, on small notebooks of its own: what is run, what is kept, where it runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import joblib
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from mmlib.batch import batch, execution, run_times, suites
+from mmlib.batch.execution import Limits
+from mmlib.notebook.parameters import BadParameter
+
+GOOD = """import pandas as pd
+from mmlib.training.estimates import Estimate
+from mmlib.notebook.claims import Record
+record = Record("small")
+table = pd.DataFrame({"method": ["erm", "=ema"], "target accuracy": [0.5, None], "seed": [0, 0]})
+record.add_runs(table)
+record.add_runs(table)
+record.claim(f"{name} is good", Estimate(float(rate), 0.1, 3))
+record"""
+LIGHT = "print(rate)"
+
+
+def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, capsys):
+    kit.notebook("01_good", LIGHT)
+    kit.notebook("02_wrong", "assert rate > 5")
+    assert kit.run() == 1
+    first = kit.results()["01_good"]
+    assert first["status"] == "finished" and kit.results()["02_wrong"]["status"] == "assertion"
+    capsys.readouterr()
+
+    def kept():
+        kit.run("--only", "01")
+        return "1 of 1 runs are finished already and are kept" in capsys.readouterr().out
+
+    assert kept() and kit.results()["01_good"] == first
+    kit.notebook("01_good", LIGHT + "\n# changed")
+    assert not kept(), "another notebook"
+    (kit.out / "01_good" / "with_code.html").unlink()
+    assert not kept(), "an output is gone"
+    (kit.out / "01_good" / "notebook.ipynb").open("a").write(" ")
+    assert not kept(), "an output is not as it was written"
+    (kit.out / "01_good" / "result.json").write_text('{"name": ')
+    assert not kept(), "a torn result"
+    assert kept()
+
+
+def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
+    notebook = kit.notebook("01_good", GOOD, 'dataset: str = "av_digits"  # d\ndevice: str = "cpu"  # d')
+    job = suites.Job(notebook, {})
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"AV-Digits is not prepared"):
+        job.key()
+    (tmp_path / "av_digits.npz").write_bytes(b"some")
+    keys = [job.key(), job.key()]
+    (tmp_path / "av_digits.npz").write_bytes(b"other")
+    keys.append(job.key())
+    monkeypatch.setattr(suites, "_versions", lambda: ("2.0",))
+    keys.append(job.key())
+    (tmp_path / "mmlib").mkdir()
+    (tmp_path / "mmlib" / "losses.py").write_text("pass")
+    monkeypatch.setattr(suites, "ROOT", tmp_path)
+    keys.append(job.key())
+    assert keys[0] == keys[1] and len(set(keys)) == 4
+
+
+def test_other_parameters_are_another_run_and_defaults_are_none(kit):
+    kit.notebook("01_good", LIGHT)
+    assert kit.run("-p", "rate=[1, 2]", "-p", "name=x") == 0
+    parameters = {name: result["parameters"] for name, result in kit.results().items()}
+    (other,) = set(parameters) - {"01_good"}
+    assert parameters == {"01_good": {}, other: {"rate": 2.0}}
+    assert kit.run() == 0 and len(kit.results()) == 2
+
+
+def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys):
+    kit.notebook("01_good", LIGHT)
+    kit.notebook("02_wrong", "assert rate > 5")
+    kit.notebook("03_data", LIGHT, 'dataset: str = "cremad"  # d')
+    assert kit.run("--only", "01", "02") == 1
+    capsys.readouterr()
+    assert kit.run("--dry-run", "-p", "rate=[1, 2]", "--only", "01") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["01_good", "done"] and lines[1].strip() == "defaults"
+    assert " new  about " in lines[2] and lines[3].strip() == "rate=2.0"
+    assert lines[4] == "1 of 2 runs to do." and lines[5].startswith("By earlier runs here, some ")
+    assert kit.run("--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "02_wrong  failed before (assertion)" in printed
+    assert "03_data  cannot run" in printed and "cremad is not prepared" in printed
+    assert "1 of 3 runs to do.\n1 have no earlier run to go by." in printed
+    kit.notebook("01_good", LIGHT + "\n# changed")
+    kit.run("--dry-run")
+    assert "01_good  changed since" in capsys.readouterr().out
+
+
+def test_times_of_earlier_runs_are_remembered(kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    notebook = kit.notebook("01_good", GOOD)
+    plain, other = suites.Job(notebook, {}), suites.Job(notebook, {"rate": 2.0})
+    assert run_times.expected(plain) == (None, False)
+    for seconds in (1.0, 3.0, 2.0):
+        empty = {"environment": {}, "records": [], "files": {}}
+        run_times.remember(
+            execution.Result("01_good", "01_good.ipynb", {}, "", "finished", "", "", "", "", seconds, **empty)
+        )
+    assert run_times.expected(plain) == (2.0, True) and run_times.expected(other) == (2.0, False)
+
+
+def test_the_suites_there_are_can_be_listed(kit, capsys):
+    kit.suite("deep", "about: for the night\ninherits: quick\n")
+    assert kit.run("--list") == 0
+    assert capsys.readouterr().out.splitlines() == ["deep   for the night", "quick  all of them"]
+
+
+def test_runs_go_side_by_side_and_results_are_tables(kit):
+    for number in range(1, 5):
+        kit.notebook(f"0{number}_good", "import time\ntime.sleep(2)\n" + GOOD)
+    started = time.perf_counter()
+    assert kit.run("--jobs", "4") == 0
+    took = time.perf_counter() - started
+    alone = sum(result["seconds"] for result in kit.results().values())
+    assert alone > 1.5 * took, "four at a time"
+    for table in (pd.read_csv(kit.out / "results.csv"), pd.read_parquet(kit.out / "results.parquet")):
+        assert table["notebook"].tolist() == [f"0{number}_good" for number in range(1, 5) for _ in range(2)], "once"
+        assert table["method"].tolist() == ["erm", "=ema"] * 4 and table["target accuracy"].isna().sum() == 4
+    assert not kit.leftovers()
+
+
+def test_runs_side_by_side_share_the_cores(kit, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    kit.notebook("01_cores", "import joblib, os\nprint(os.environ.get('OMP_NUM_THREADS'), joblib.cpu_count())")
+    for arguments, share in ((("--jobs", "4"), "2 "), (("-p", "rate=2"), "None ")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        assert kit.run(*arguments) == 0
+        assert any(f'"{share}' in path.read_text() for path in kit.out.glob("*/notebook.ipynb"))
+
+
+def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch):
+    """The GPUs are made up; that a run sees the one it was given, and nobody else meanwhile, is real."""
+    monkeypatch.setattr(execution, "gpus", lambda: ["GPU-a", "GPU-b"])
+    code = """import os, time
+begin = time.time()
+time.sleep(1.5)
+print(os.environ["CUDA_VISIBLE_DEVICES"], begin, time.time())"""
+    for number in range(1, 5):
+        kit.notebook(f"0{number}_gpu", code, 'device: str = "auto"  # d')
+    code = "import os\nprint('none', repr(os.environ['CUDA_VISIBLE_DEVICES']))"
+    kit.notebook("05_cpu", code, 'device: str = "cpu"  # d')
+    assert kit.run("--jobs", "5") == 0
+    spans = {}
+    for number in range(1, 5):
+        (said,) = json.loads((kit.out / f"0{number}_gpu" / "notebook.ipynb").read_text())["cells"][-1]["outputs"]
+        gpu, begin, end = "".join(said["text"]).split()
+        spans.setdefault(gpu, []).append((float(begin), float(end)))
+    assert {gpu: len(found) for gpu, found in spans.items()} == {"GPU-a": 2, "GPU-b": 2}
+    for found in spans.values():
+        first, second = sorted(found)
+        assert first[1] < second[0]
+    assert "none ''" in (kit.out / "05_cpu" / "notebook.ipynb").read_text()
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_failure(kit, monkeypatch):
+    """On a machine of a cluster, where nothing was checked before."""
+    monkeypatch.setattr(execution, "gpus", list)
+    job = suites.Job(kit.notebook("01_gpu", "1", 'device: str = "cuda"  # d'), {})
+    kit.out.mkdir()
+    result = execution.run_one(job, kit.out, "nobody", Limits())
+    assert (
+        result.status == "error" and "device 'cuda' was asked for, but" in result.error and "has no GPU" in result.error
+    )
+
+
+def test_gpus_are_those_that_the_environment_allows(monkeypatch):
+    for value, expected in (("2,GPU-1f", ["2", "GPU-1f"]), ("", []), ("-1", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert execution.gpus() == expected
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(execution.torch.cuda, "device_count", lambda: 2)
+    assert execution.gpus() == ["0", "1"]
+
+
+def test_the_same_suite_runs_on_a_cluster_of_two_workers(kit, cluster):
+    assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "65536", "what Dask sets"
+    watched = """import os, psutil, time
+time.sleep(2)
+assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+print('watched by', psutil.Process(os.getppid()).ppid())"""
+    for number in range(1, 5):
+        kit.notebook(f"0{number}_good", watched)
+    kit.notebook("05_wrong", "assert rate > 5")
+    assert kit.run("--backend", "dask", "--address", cluster.scheduler_address) == 1
+    assert [result["status"] for result in kit.results().values()] == ["finished"] * 4 + ["assertion"]
+    said = "".join((kit.out / f"0{number}_good" / "notebook.ipynb").read_text() for number in range(1, 5))
+    watchers = set(re.findall(r"watched by (\d+)", said))
+    assert len(watchers) == 2 and str(os.getpid()) not in watchers
+    assert not kit.leftovers()
+
+
+def test_the_module_is_a_command():
+    command = [sys.executable, "-m", "mmlib", "run", "--help"]
+    help_text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    for option in ("--only", "--dry-run", "--cell-timeout", "--run-timeout", "--backend"):
+        assert option in help_text
+
+
+def test_threads_of_other_libraries_do_not_move_the_batch(kit):
+    joblib.Parallel(2, backend="threading")(joblib.delayed(time.sleep)(0) for _ in range(4))
+    kit.notebook("01_good", "import os\nprint(os.getcwd())")
+    assert kit.run() == 0
+    assert str(kit.notebooks) in (kit.out / "01_good" / "notebook.ipynb").read_text()
+
+
+def test_a_cluster_that_does_not_answer_is_named(kit, capsys):
+    kit.notebook("01_good", GOOD)
+    assert kit.run("--backend", "dask", "--address", "nowhere") == 2
+    assert "No Dask scheduler answers at 'nowhere'" in capsys.readouterr().err
+
+
+def test_backends_that_are_not_installed_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    what = r"needs a package that is not installed: pip install dask distributed"
+    with pytest.raises(BadParameter, match=what), batch.Backend("dask").parallel():
+        pass

@@ -1,0 +1,412 @@
+"""Everything that can go wrong with a batch: each fault ends in the right message, exit code and state on disk."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+
+import pandas as pd
+import psutil
+import pytest
+
+from mmlib.batch import batch, execution, runner, suites
+from mmlib.batch.execution import OWNER, Limits
+from mmlib.batch.processes import MARK, kill_marked, marked
+from mmlib.data import MissingData
+from mmlib.notebook.parameters import BadParameter
+
+# What a record leaves in a notebook, without the seconds that importing it takes.
+COUNTED = """from IPython.display import display
+record = {"title": "counted", "claims": [], "runs": [{"number": number}], "environment": {}}
+display({"application/vnd.mmlib.record+json": record}, raw=True)"""
+FAULTS = {
+    # name: (code, status, part of the error, part of what the cell said)
+    "01_assertion": ("assert rate > 5, 'rate is too small'", "assertion", "rate is too small", "rate is too small"),
+    "02_data": (
+        "class MissingData(Exception): pass\nraise MissingData('prepare it first')",
+        "missing data", "prepare it first", "MissingData",
+    ),
+    "03_file": ("open('nowhere')", "missing data", "No such file or directory: 'nowhere'", "FileNotFoundError"),
+    "04_import": ("import a_module_that_is_not_there", "dependency", "No module named", "ModuleNotFoundError"),
+    "05_memory": ("raise MemoryError('too much')", "memory", "too much", "MemoryError"),
+    "06_disk": ("open('/dev/full', 'w').write('x' * 10**6)", "disk full", "No space left on device", "OSError"),
+    "07_parameter": (
+        "from mmlib.notebook.parameters import validate\nvalidate(rate=(rate, int))",
+        "parameter", "rate must be a int, not 1.0", "BadParameter",
+    ),
+    "08_syntax": ("for", "error", "SyntaxError", "SyntaxError"),
+    "09_cell_timeout": (
+        "import sys, time\nprint('so far', file=sys.stderr)\ntime.sleep(600)", "timeout", "longer than 6 s", "so far",
+    ),
+    "10_exit": ("import os\nos._exit(3)", "kernel died", "The kernel died", ""),
+    "11_killed": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died", "The kernel died", ""),
+    "12_crash": (
+        "import faulthandler\nfaulthandler._sigsegv()",
+        "kernel died", "The kernel died", "Kernel died while waiting",
+    ),
+    "13_runner": ("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)", "process died", "signal 9", ""),
+    "14_interrupt": ("raise KeyboardInterrupt", "error", "KeyboardInterrupt", "KeyboardInterrupt"),
+}  # fmt: skip
+
+
+def test_each_fault_of_a_notebook_is_named_and_the_batch_goes_on(kit, capsys):
+    assert MissingData.__name__ in runner._KINDS and BadParameter.__name__ in runner._KINDS
+    for name, (code, *_) in FAULTS.items():
+        kit.notebook(name, code)
+    kit.notebook("20_good", "rate")
+    assert kit.run("--cell-timeout", "6", "--jobs", "3") == 1
+    said, results = capsys.readouterr(), kit.results()
+    for name, (code, status, error, stderr) in FAULTS.items():
+        result = results[name]
+        assert (result["status"], error in result["error"]) == (status, True), (name, result["status"], result["error"])
+        assert f"{name}: {status}. " in said.err
+        assert stderr in result["stderr"], (name, result["stderr"])
+        if status != "process died":  # whose notebook may have been torn
+            assert result["cell"].endswith(code), name
+    assert results["20_good"]["status"] == "finished"
+    assert f"1 of {len(FAULTS) + 1} runs finished" in said.out
+    assert not kit.leftovers()
+    for name in results:
+        assert {path.name for path in (kit.out / name).iterdir()} == {
+            "result.json", "notebook.ipynb", "with_code.html", "without_code.html", "log.txt",
+        }, name  # fmt: skip
+        assert execution.read_result(kit.out / name) is not None
+
+
+def test_a_run_that_takes_too_long_ends_with_all_that_it_started(kit, tmp_path):
+    """Also what has left the tree: a process of a process, in a session of its own, whose parent is gone."""
+    code = f"""import subprocess, sys, time
+start = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], " \\
+        "start_new_session=True); open({str(tmp_path / "started")!r}, 'w')"
+subprocess.run([sys.executable, "-c", start])
+subprocess.Popen(["sleep", "600"])
+time.sleep(600)"""
+    kit.notebook("01_family", code)
+    assert kit.run("--run-timeout", "8") == 1
+    result = kit.results()["01_family"]
+    assert (tmp_path / "started").exists()
+    assert result["status"] == "timeout" and "longer than 8 s. Its processes were killed" in result["error"]
+    assert result["cell"] == code, "the cell that ran"
+    assert not [process for process in psutil.process_iter() if "time.sleep(600)" in " ".join(_command(process))]
+
+
+def _command(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_out_of_memory_is_told_from_other_deaths(kit, monkeypatch):
+    """That the system killed for want of memory is made up here; the death is real."""
+    kit.notebook("01_killed", FAULTS["11_killed"][0])
+    kills = iter(range(100))
+    monkeypatch.setattr(execution, "_out_of_memory_kills", lambda: next(kills))
+    assert kit.run() == 1
+    result = kit.results()["01_killed"]
+    assert result["status"] == "memory" and "The system had run out of memory" in result["error"]
+
+
+def test_a_python_process_at_its_limit_of_memory_is_told(kit):
+    code = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\nblock = bytearray(2**33)"
+    kit.notebook("01_greedy", code)
+    assert kit.run() == 1
+    assert kit.results()["01_greedy"]["status"] == "memory"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "volume=11"], "01_good.ipynb has no parameter 'volume'; it has: name, rate"),
+        (["-p", "rate=fast"], "rate must be of type float, not 'fast'"),
+        (["-p", "rate=[1, fast]"], "rate must be of type float, not 'fast'"),
+        (["-p", "rate"], "not of the form name=value"),
+        (["-p", "rate=[1"], "cannot be read as YAML"),
+        (["-p", "name=no"], "name must be of type str, not False"),
+        (["--only", "77"], "No notebook's name starts with '77'"),
+        (["--only", "01", "02"], "The suite 'quick' has no notebook 02"),
+        (["deep"], "There is no suite 'deep'; there are: circle, "),
+        (["../quick"], "There is no suite '../quick'"),
+        (["odd"], "unknown entries: notbooks"),
+        (["text"], "is not YAML of names and values"),
+        (["torn"], "is not YAML of names and values"),
+        (["typed"], "parameters cannot be 7"),
+        (["limited"], "limits are seconds for `cell` and `run`, not page: 3"),
+        (["circle"], "Suites inherit in a circle: circle → ring → circle"),
+        (["entry"], "is not of the form number: {name: value}"),
+        (["--minutes", "5"], "--minutes is for suites with a budget, and 'quick' has none"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
+        (["--cell-timeout", "0"], "--cell-timeout must be at least 1"),
+    ],
+)
+def test_nothing_runs_where_anything_is_wrong(kit, capsys, arguments, message):
+    kit.notebook("01_good", "rate")
+    kit.notebook("02_other", "rate")
+    for name, content in {
+        "quick": "notebooks: ['01']\n",
+        "odd": "notbooks: all\n",
+        "text": "notebooks\n",
+        "torn": "notebooks: [1, 2\n",
+        "typed": "parameters: 7\n",
+        "limited": "limits: {page: 3}\n",
+        "circle": "inherits: ring\n",
+        "ring": "inherits: circle\n",
+        "entry": "notebooks: [{'01': 3}]\n",
+    }.items():
+        kit.suite(name, content)
+    assert kit.run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Nothing was run: ") and message in error
+    assert not kit.out.exists()
+
+
+def test_seeds_that_would_count_twice_are_refused(kit, capsys):
+    kit.notebook("01_seeds", "seeds", "seeds: int = 3  # runs\nfirst_seed: int = 0  # from here")
+    assert kit.run("-p", "first_seed=[0, 2]") == 2
+    assert "share seed 2: with seeds=3, values of first_seed must be at least 3 apart" in capsys.readouterr().err
+    assert kit.run("-p", "first_seed=[0, 3]", "--dry-run") == 0
+
+
+def test_what_the_set_up_would_refuse_is_refused_before_anything_runs(kit, capsys, tmp_path):
+    setup = f"""from mmlib.notebook.parameters import validate
+settings = validate(seeds=(seeds, range(2, 10)), kind=(kind, ("one", "two")))
+if settings.kind == "two" and settings.seeds > 5:
+    raise ValueError("two has five seeds")
+open({str(tmp_path / "ran")!r}, "w")"""
+    kit.notebook("01_checks", setup, 'seeds: int = 3  # runs\nkind: str = "one"  # which')
+    for chosen, message in {
+        ("seeds=1",): "01_checks.ipynb: seeds must be an integer in 2 … 9, not 1.",
+        ("kind=three",): "kind must be one of one, two, not 'three'",
+        ("kind=two", "seeds=[3, 7]"): "two has five seeds",
+    }.items():
+        assert kit.run(*(part for text in chosen for part in ("-p", text))) == 2
+        assert message in capsys.readouterr().err
+    assert not kit.out.exists() and not (tmp_path / "ran").exists(), "only what checks was executed"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"cells": 3}', "[]"], ids=["empty", "torn", "no cells", "a list"])
+def test_a_file_that_is_no_notebook_is_named(kit, capsys, content):
+    kit.notebook("01_good", "rate")
+    (kit.notebooks / "02_broken.ipynb").write_text(content)
+    assert kit.run() == 2
+    assert "02_broken.ipynb cannot be read as a notebook" in capsys.readouterr().err
+    assert not kit.out.exists()
+
+
+def test_missing_data_weights_and_gpu_are_found_before_anything_runs(kit, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(batch, "resolve_device", lambda name: (_ for _ in ()).throw(ValueError(f"no {name} here")))
+    needs = (
+        'benchmark: str = "hac"  # d\ndata: str = "real"  # d\nweights: str = "there"  # w\nmodalities: str = "video"'
+    )
+    kit.notebook("01_needs", "1", needs + '  # m\ndevice: str = "cuda"  # d')
+    assert kit.run() == 2
+    error = capsys.readouterr().err
+    for part in ("no cuda here", "there/slowfast_r101", "hac is not prepared", "python -m mmlib data hac"):
+        assert part in error
+    assert not kit.out.exists()
+
+
+def test_an_output_folder_that_is_a_file_is_named(kit, capsys):
+    kit.notebook("01_good", "rate")
+    kit.out.write_text("mine")
+    assert kit.run() == 2
+    assert f"{kit.out} is not a folder" in capsys.readouterr().err
+    assert kit.out.read_text() == "mine"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_what_is_finished_and_says_so(kit, capsys, small_disk):
+    kit.out = small_disk
+    kit.notebook("01_good", "rate")
+    kit.notebook("02_large", "print('x' * 10**6)")
+    assert kit.run() == 1
+    error = capsys.readouterr().err
+    assert "02_large: disk full." in error and "No space left on device" in error
+    assert {result["name"] for result in kit.results().values() if result["status"] == "finished"} == {"01_good"}
+    assert execution.read_result(kit.out / "01_good") is not None and not kit.leftovers()
+
+
+def running(kit, *arguments, until):
+    """The command, started, at the moment when `until()` is true."""
+    process = kit.start(*arguments)
+    end = time.monotonic() + 120
+    while not until():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return process
+
+
+SLOW = "import pathlib, time\npathlib.Path(mark).touch()\ntime.sleep(600)"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)], ids=["int", "term", "kill"]
+)
+def test_a_batch_that_is_stopped_leaves_whole_runs_and_no_process(kit, tmp_path, number, code):
+    kit.notebook("01_good", "rate")
+    mark = tmp_path / "mark"
+    kit.notebook("02_slow", SLOW, f'mark: str = "{mark}"  # m')
+    process = running(kit, until=mark.exists)
+    token = json.loads((kit.out / OWNER).read_text())["token"]
+    assert marked(token)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    end = time.monotonic() + 20
+    while marked(token) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not marked(token), "runner and kernel are gone, whoever was left to stop them"
+    assert list(kit.results()) == ["01_good"]
+    if number != signal.SIGKILL:
+        assert "The same command goes on where this one was" in error
+        assert "Not run yet: 02_slow" in (kit.out / "index.html").read_text()
+    finished = kit.results()["01_good"]
+    kit.notebook("02_slow", "mark", 'mark: str = "x"  # m')
+    assert kit.run() == 0
+    assert kit.results()["01_good"] == finished and not kit.leftovers()
+
+
+def test_two_batches_in_one_folder_refuse_each_other(kit, tmp_path, capsys):
+    mark = tmp_path / "mark"
+    kit.notebook("01_slow", SLOW, f'mark: str = "{mark}"  # m')
+    process = running(kit, until=mark.exists)
+    assert kit.run() == 2
+    error = capsys.readouterr().err
+    assert f"Another batch writes into {kit.out}: process {process.pid} on " in error and "--out" in error
+    assert process.poll() is None, "the first goes on"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    kit.notebook("01_slow", "mark", 'mark: str = "x"  # m')
+    assert kit.run() == 0
+
+
+def test_what_a_killed_batch_has_left_is_cleared_away(kit):
+    """As after a power cut: an owner that is no more, half a run, an old run that was being replaced, a process."""
+    kit.notebook("01_good", "rate")
+    kit.out.mkdir()
+    (kit.out / OWNER).write_text(json.dumps({"token": "deadbeef", "process": 1, "host": "h", "since": "then"}))
+    for name in (".01_good.abc.part", ".01_good.abc.old"):
+        (kit.out / name).mkdir()
+        (kit.out / name / "notebook.ipynb").write_text("{")
+    orphan = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: "deadbeef/1"})
+    assert kit.run() == 0
+    assert not psutil.pid_exists(orphan.pid)
+    assert list(kit.results()) == ["01_good"] and not kit.leftovers()
+
+
+def test_a_run_whose_batch_lost_the_folder_keeps_nothing(kit, tmp_path):
+    """On another machine, say, after the batch was killed and another one has begun."""
+    mark = tmp_path / "mark"
+    job = suites.Job(kit.notebook("01_slow", SLOW, f'mark: str = "{mark}"  # m'), {})
+    kit.out.mkdir()
+    (kit.out / OWNER).write_text('{"token": "first"}')
+
+    def take_over():
+        while not mark.exists():
+            time.sleep(0.05)
+        (kit.out / OWNER).write_text('{"token": "second"}')
+
+    other = threading.Thread(target=take_over)
+    other.start()
+    result = execution.run_one(job, kit.out, "first", Limits())
+    other.join()
+    assert result.status == "interrupted"
+    assert not kit.results() and not kit.leftovers() and not marked("first")
+
+
+def test_a_result_that_cannot_take_its_place_leaves_the_one_that_is_there(tmp_path, monkeypatch):
+    new, place = tmp_path / "new", tmp_path / "run"
+    for folder in (new, place):
+        folder.mkdir()
+        (folder / "result.json").write_text(folder.name)
+    rename = os.rename
+
+    def failing(source, target):
+        if source == new:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        execution._publish(new, place)
+    assert (place / "result.json").read_text() == "run"
+    monkeypatch.undo()
+    execution._publish(new, place)
+    assert (place / "result.json").read_text() == "new" and list(tmp_path.iterdir()) == [place]
+
+
+def test_a_machine_that_is_lost_mid_run_costs_no_result(kit, tmp_path, cluster):
+    """A Dask worker is killed while it watches a run; another one runs it again."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    code = """import os, pathlib, time, psutil
+watcher = psutil.Process(os.getppid()).ppid()
+first = not list(pathlib.Path(marks).iterdir())
+(pathlib.Path(marks) / str(watcher)).touch()
+time.sleep(600 if first else 0)"""
+    kit.notebook("01_lost", code, f'marks: str = "{marks}"  # m')
+    process = running(
+        kit, "--backend", "dask", "--address", cluster.scheduler_address, until=lambda: list(marks.iterdir())
+    )
+    watcher = psutil.Process(int(next(marks.iterdir()).name))
+    watcher.kill()
+    output, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert "1 of 1 runs finished" in output
+    assert kit.results()["01_lost"]["status"] == "finished" and len(list(marks.iterdir())) == 2
+
+
+def test_kill_marked_needs_a_mark():
+    with pytest.raises(ValueError, match=r"empty mark"):
+        kill_marked("")
+
+
+def test_a_hundred_runs_survive_random_kills(kit):
+    """Again and again something is killed: the batch, a runner, a kernel. In the end all is there, once."""
+    kit.notebook("01_counted", COUNTED, "number: int = 0  # which")
+    arguments = ("--jobs", "4", "-p", f"number={list(range(100))}")
+    chance, kills = random.Random(0), {"batch": 0, "runner": 0, "kernel": 0}
+    for _ in range(60):
+        process = kit.start(*arguments)
+        while process.poll() is None:
+            victim = min(kills, key=kills.get)  # at a random moment, whoever was spared
+            try:
+                process.communicate(timeout=chance.uniform(4, 12) if kills[victim] < 3 else None)
+            except subprocess.TimeoutExpired:
+                kills[victim] += _kill(kit, process, victim)
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0
+    assert all(kills.values()), kills
+    results = kit.results()
+    assert sorted(result["parameters"].get("number", 0) for result in results.values()) == list(range(100))
+    assert {result["status"] for result in results.values()} == {"finished"}
+    assert sorted(pd.read_csv(kit.out / "results.csv")["number"]) == list(range(100))
+    assert not kit.leftovers()
+
+
+def _kill(kit, process, victim):
+    if victim == "batch":
+        process.kill()
+        return 1
+    token = execution.owner_of(kit.out).get("token")
+    names = {"runner": "mmlib.batch.runner", "kernel": "ipykernel_launcher"}
+    found = [one for one in marked(token) if names[victim] in " ".join(_command(one))] if token else []
+    if found:
+        found[0].kill()
+    return len(found[:1])

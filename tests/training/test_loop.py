@@ -1,0 +1,270 @@
+import dataclasses
+
+import pytest
+import torch
+from conftest import toy_dataset
+
+from mmlib import methods
+from mmlib.data.transforms import random_shift
+from mmlib.methods.base import Method
+from mmlib.models import build_classifier
+from mmlib.models.evaluate import evaluate
+from mmlib.training.loop import TrainingConfig, fit
+
+CONFIG = TrainingConfig(epochs=4, batch_size=32, device="cpu", seed=1)
+AUGMENTATIONS = {"left": random_shift}
+
+
+def make(name, head="mlp"):
+    head = "linear" if name in ("ogm-ge", "agm") else head  # those two split the fused logits
+    return methods.build(name, build_classifier({"left": (1, 8, 8), "right": (1, 8, 8)}, 3, 0, fused_head=head))
+
+
+def train(method, config=CONFIG, **arguments):
+    data = arguments.pop("data", toy_dataset(seed=1))
+    return fit(method, data, toy_dataset(90, seed=2), config, progress=False, **arguments)
+
+
+def test_a_method_learns_and_history_tells():
+    method = make("multi-loss")
+    history = train(method, monitors={"other": toy_dataset(90, seed=3)})
+    frame = history.frame()
+    assert list(frame.index) == [1, 2, 3, 4]
+    assert frame["validation accuracy"].iloc[-1] > 0.9 > 0.5 > 1 / 3
+    assert {"train fused loss", "train left loss", "train right loss", "other left accuracy"} <= set(frame)
+    assert (frame["train fused loss"].diff().dropna() < 0).all()
+
+
+def test_training_loss_is_weighted_by_batch_size():
+    class Constant(Method):
+        def step_losses(self, batch):
+            zero = sum(parameter.sum() for parameter in self.model.parameters()) * 0
+            return {"size": zero + float(len(batch.labels))}
+
+    history = train(Constant(make("erm").model), dataclasses.replace(CONFIG, batch_size=100))
+    assert history.frame()["train size loss"].iloc[0] == pytest.approx((100 * 100 + 100 * 100 + 40 * 40) / 240)
+
+
+def test_evaluate_is_exact_leaves_the_mode_and_ignores_batch_size(toy):
+    model = make("erm").model.train()
+    whole = evaluate(model, toy, batch_size=512)
+    assert model.training
+    parts = evaluate(model, toy, batch_size=7)
+    assert parts == pytest.approx(whole, rel=1e-6)
+    model.eval()
+    outputs = model(toy.inputs)
+    assert whole["accuracy"] == pytest.approx(float((outputs.fused_logits.argmax(1) == toy.labels).double().mean()))
+    assert whole["loss"] == pytest.approx(
+        torch.nn.functional.cross_entropy(outputs.fused_logits, toy.labels).item(), rel=1e-5
+    )
+    assert whole["left accuracy"] == pytest.approx(
+        float((outputs.unimodal_logits["left"].argmax(1) == toy.labels).double().mean())
+    )
+
+
+class _Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("name", "optimiser"), [*((name, "adam") for name in methods.METHODS), ("erm", "sgd")])
+def test_an_interrupted_run_resumes_to_the_identical_result(tmp_path, name, optimiser):
+    """Augmentation, dropout, momentum, step decay, averages and counters included."""
+    config = dataclasses.replace(
+        CONFIG, epochs=8, optimiser=optimiser, learning_rate=0.003, decay_epochs=(5,), decay_factor=0.5
+    )
+    straight = make(name)
+    expected = train(straight, config, augmentations=AUGMENTATIONS)
+
+    interrupted = make(name)
+    steps, original = 0, interrupted.after_step
+
+    def after_step():
+        nonlocal steps
+        original()
+        steps += 1
+        if steps == 8 * 4 + 3:  # in the middle of the fifth epoch
+            raise _Interrupt
+
+    interrupted.after_step = after_step
+    checkpoint = tmp_path / "run.pt"
+    with pytest.raises(_Interrupt):
+        train(interrupted, config, augmentations=AUGMENTATIONS, checkpoint=checkpoint)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+    resumed = make(name)
+    history = train(resumed, config, augmentations=AUGMENTATIONS, checkpoint=checkpoint)
+    assert history.selected_epoch == expected.selected_epoch
+    for key, value in straight.predictor.state_dict().items():
+        assert torch.equal(value, resumed.predictor.state_dict()[key]), key
+    without_time = [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
+    assert without_time == [{k: v for k, v in row.items() if k != "seconds"} for row in expected.rows]
+
+
+def test_a_finished_checkpoint_is_only_loaded(tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    first, second = make("ema"), make("ema")
+    train(first, checkpoint=checkpoint)
+    second.step_losses = None  # a training step would fail
+    train(second, checkpoint=checkpoint)
+    assert torch.equal(first.predictor.fused_head[0].weight, second.predictor.fused_head[0].weight)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"config": dataclasses.replace(CONFIG, learning_rate=0.5)},
+        {"data": toy_dataset(seed=7)},
+        {"method": lambda: make("multi-loss")},
+        {"method": lambda: make("ema + multi-loss")},
+        {"method": lambda: make("ema", head="linear")},
+        {"method": lambda: methods.EMA(make("erm"), half_life=0.3)},
+        {"augmentations": AUGMENTATIONS},
+    ],
+    ids=["settings", "data", "method", "inner method", "model", "method's setting", "augmentation"],
+)
+def test_checkpoints_of_other_runs_are_refused_and_kept(tmp_path, other):
+    checkpoint = tmp_path / "run.pt"
+    train(make("ema"), dataclasses.replace(CONFIG, epochs=1), checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    arguments = {"method": lambda: make("ema"), "config": dataclasses.replace(CONFIG, epochs=1), **other}
+    with pytest.raises(ValueError, match=r"run\.pt belongs to a run with other settings, method or data"):
+        train(arguments.pop("method")(), arguments.pop("config"), checkpoint=checkpoint, **arguments)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    train(make("erm"), checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"run\.pt is no checkpoint or is damaged"):
+        train(make("erm"), checkpoint=checkpoint)
+
+
+def test_a_crash_while_saving_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "run.pt"
+    saved = torch.save
+    calls = []
+
+    def save(state, path):
+        calls.append(1)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        saved(state, path)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        train(make("erm"), checkpoint=checkpoint)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+    assert len(torch.load(checkpoint, weights_only=True)["rows"]) == 2
+
+
+def test_the_best_validation_epoch_is_kept_and_ties_go_to_the_lower_loss():
+    method = make("erm")
+    history = train(method, dataclasses.replace(CONFIG, epochs=8))
+    frame = history.frame()
+    best = frame.sort_values(["validation accuracy", "validation loss"], ascending=[False, True]).index[0]
+    assert history.selected_epoch == best
+    kept = evaluate(method.predictor, toy_dataset(90, seed=2))
+    assert kept["loss"] == pytest.approx(frame.loc[best, "validation loss"])
+
+
+def test_monitors_never_influence_training():
+    plain, watched = make("erm"), make("erm")
+    train(plain)
+    history = train(watched, monitors={"target": toy_dataset(60, seed=9)}, measure=lambda method: {"seven": 7.0})
+    assert history.rows[0]["seven"] == 7.0 and "target accuracy" in history.rows[0]
+    assert torch.equal(plain.model.fused_head[0].weight, watched.model.fused_head[0].weight)
+
+
+def test_what_a_method_watches_is_averaged_by_batch_size():
+    method = make("erm")
+    original = method.step_losses
+
+    def step_losses(batch):
+        method.watched["size"] = torch.tensor(float(len(batch.labels)))
+        return original(batch)
+
+    method.step_losses = step_losses
+    history = train(method, dataclasses.replace(CONFIG, epochs=1, batch_size=64))
+    sizes = [64, 64, 64, 48]  # 240 samples
+    assert history.rows[0]["size"] == pytest.approx(sum(size * size for size in sizes) / 240)
+
+
+def test_global_random_state_is_left_alone():
+    before = torch.random.get_rng_state()
+    train(make("erm"))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"optimiser": "lion"},
+        {"learning_rate": -1.0},
+        {"decay_factor": 0.0},
+        {"precision": "int4"},
+    ],
+)
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} = "):
+        TrainingConfig(**wrong)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_asking_for_a_gpu_that_is_not_there_fails_loudly():
+    with pytest.raises(ValueError, match="there are 0 CUDA devices"):
+        TrainingConfig(device="cuda")
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", False), ("tf32", True)])
+def test_tf32_is_off_unless_asked_for_and_the_setting_is_restored(precision, expected):
+    seen = set()
+
+    class Watching(methods.ERM):
+        def step_losses(self, batch):
+            seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return super().step_losses(batch)
+
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    train(Watching(make("erm").model), dataclasses.replace(CONFIG, epochs=1, precision=precision))
+    assert seen == {(expected, expected)}
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+def test_bfloat16_autocast_learns_as_well():
+    method = make("erm")
+    train(method, dataclasses.replace(CONFIG, precision="bfloat16"))
+    assert evaluate(method.predictor, toy_dataset(90, seed=2))["accuracy"] > 0.85
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestOnTheGpu:
+    @pytest.mark.parametrize("name", ["ema", "mbcd: GCC+EMA+DL", "mbcd: second-order", "rna-net"])
+    def test_agrees_with_the_cpu(self, name):
+        on_cpu, on_gpu = make(name, "linear"), make(name, "linear")
+        config = dataclasses.replace(CONFIG, epochs=1)
+        first = train(on_cpu, config).frame()
+        second = train(on_gpu, dataclasses.replace(config, device="cuda")).frame()
+        assert second["train fused loss"].iloc[0] == pytest.approx(first["train fused loss"].iloc[0], rel=1e-3)
+
+    @pytest.mark.parametrize("name", [*methods.GRIDS, "mbcd: second-order"])
+    def test_the_step_never_waits_for_the_device(self, name):
+        method = make(name)
+        data = toy_dataset(seed=1).to("cuda")
+        method.to("cuda").on_train_start(10, 10)
+        optimiser = torch.optim.Adam(method.model.parameters(), fused=True)
+        batch = next(data.batches(32))
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                losses = method.step_losses(batch)
+                optimiser.zero_grad(set_to_none=True)
+                sum(losses.values()).backward()
+                optimiser.step()
+                method.after_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

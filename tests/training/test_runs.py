@@ -1,0 +1,242 @@
+import dataclasses
+import math
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from mmlib.data import with_shuffled_labels
+from mmlib.data.transforms import add_noise
+from mmlib.models.evaluate import sample_scores
+from mmlib.training.estimates import Estimate, estimate, over_targets, paired_difference
+from mmlib.training.loop import TrainingConfig
+from mmlib.training.runs import Run, histories, per_seed, score_table, train_runs, tune, where
+
+CONFIG = TrainingConfig(epochs=2, device="cpu")
+
+
+def test_estimates_agree_with_scipy():
+    values = np.random.default_rng(0).normal(3, 2, 7)
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    ours = estimate(values)
+    assert (ours.low, ours.high, ours.count) == (pytest.approx(interval.low), pytest.approx(interval.high), 7)
+    assert f"{Estimate(0.25, 0.125, 3):+.2f}" == "+0.25 ± 0.12"
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    random = np.random.default_rng(0)
+    covered = [abs(estimate(row).mean) <= estimate(row).half_width for row in random.normal(size=(2000, 4))]
+    assert 0.935 < np.mean(covered) < 0.965
+
+
+def test_verdicts():
+    assert estimate([1.0, 1.1, 0.9]).above_zero is True
+    assert estimate([-1.0, -1.1, -0.9]).above_zero is False
+    assert estimate([1.0, -1.1, 0.9]).above_zero is None
+    assert math.isnan(estimate([1.0]).half_width) and estimate([1.0]).above_zero is None, "one run proves nothing"
+    with pytest.raises(ValueError, match="at least one value"):
+        estimate([])
+
+
+def test_differences_are_paired_by_index():
+    first, second = pd.Series({0: 5.0, 1: 6.0, 2: 7.0}), pd.Series({2: 6.9, 0: 4.9, 1: 5.9})
+    result = paired_difference(first, second)
+    assert result.mean == pytest.approx(0.1) and result.half_width < 1e-6
+    with pytest.raises(ValueError, match="same index"):
+        paired_difference(first, second.drop(2))
+    with pytest.raises(ValueError, match="unique"):
+        paired_difference(pd.concat([first, first]), pd.concat([second, second]))
+
+
+def test_runs_do_not_depend_on_how_many_processes_there_are(toy_splits):
+    runs = [Run(method, "there", seed, ("left", "right")) for method in ("erm", "swad") for seed in range(2)]
+    alone = train_runs(runs, toy_splits, CONFIG, jobs=1)
+    together = train_runs(runs, toy_splits, CONFIG, jobs=2)
+    for one, two in zip(alone, together, strict=True):
+        assert one.run == two.run and one.scores == two.scores
+        for name, value in one.predictor.state_dict().items():
+            assert torch.equal(value, two.predictor.state_dict()[name])
+    table = score_table(alone)
+    assert list(table["method"]) == ["erm", "erm", "swad", "swad"] and table["target accuracy"].between(0, 1).all()
+    assert len(over_targets(table[table.method == "erm"], "target accuracy")) == 2
+    assert list(histories(where(alone, "erm", "left", "right"), "target accuracy").columns) == [0, 1]
+    with pytest.raises(ValueError, match="No run of 'erm' on left"):
+        where(alone, "erm", "left")
+
+
+def test_between_domains_that_are_alike_no_cost_is_claimed(toy_splits):
+    """Negative control of notebook 00: here both domains come from one distribution."""
+    trained = train_runs([Run("erm", "there", seed, ("left", "right")) for seed in range(5)], toy_splits, CONFIG)
+    place = {
+        name: per_seed(trained, lambda r, name=name: r.scores[f"{name} accuracy"]) for name in ("source", "target")
+    }
+    assert paired_difference(place["source"], place["target"]).above_zero is not True
+
+
+def test_without_a_relation_between_input_and_label_nothing_is_claimed(toy_splits):
+    """Negative control of notebook 00: on shuffled labels two modalities do not beat one."""
+    shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))
+    runs = [Run("erm", "there", seed, names) for names in (("left",), ("left", "right")) for seed in range(5)]
+    trained = train_runs(runs, shuffled, CONFIG)
+    accuracy = [
+        per_seed(where(trained, "erm", *names), lambda result: result.scores["source accuracy"])
+        for names in (("left",), ("left", "right"))
+    ]
+    assert paired_difference(accuracy[1], accuracy[0]).above_zero is not True
+    assert estimate(accuracy[1] - 1 / 3).above_zero is not True
+
+
+def test_nothing_to_learn_leaves_no_method_ahead(toy_splits):
+    """Negative control of notebook 06: with shuffled labels MBCD beats nobody."""
+    shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))
+    names = ("erm", "ema", "mbcd")
+    runs = [Run(name, "there", seed, ("left", "right")) for name in names for seed in range(5)]
+    trained = train_runs(runs, shuffled, CONFIG)
+    results = {name: where(trained, name, "left", "right") for name in names}
+    scores = {name: per_seed(of, lambda run: run.scores["target accuracy"]) for name, of in results.items()}
+    assert paired_difference(scores["mbcd"], scores["erm"]).above_zero is None
+    assert paired_difference(scores["mbcd"], scores["ema"]).above_zero is None
+
+
+class TestCache:
+    RUN = Run("ema", "there", 3, ("left", "right"), settings=(("half_life", 0.2), ("learning_rate", 2e-3)))
+
+    @pytest.fixture(autouse=True)
+    def empty(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+        self.folder = tmp_path / "runs"
+
+    def train(self, splits, run=RUN, config=CONFIG, **options):
+        (trained,) = train_runs([run], splits, config, jobs=1, **options)
+        return trained
+
+    def test_a_run_is_trained_once_and_then_loaded(self, toy_splits, capsys):
+        first, second = self.train(toy_splits), self.train(toy_splits)
+        assert (first.loaded, second.loaded) == (False, True)
+        assert capsys.readouterr().out.splitlines() == [
+            "1 runs trained, 0 loaded from the cache",
+            "0 runs trained, 1 loaded from the cache",
+        ]
+        assert first.scores == second.scores and first.history == second.history
+        tables = [score_table([result]).drop(columns="loaded") for result in (first, second)]
+        pd.testing.assert_frame_equal(*tables)
+        states = [result.predictor.state_dict() for result in (first, second)]
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+        modes = [
+            (parameter.requires_grad, result.predictor.training)
+            for result in (first, second)
+            for parameter in result.predictor.parameters()
+        ]
+        assert set(modes) == {(True, False)}, "both are ready for evaluation and for flatness"
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"run": dataclasses.replace(RUN, settings=(("half_life", 0.3), ("learning_rate", 2e-3)))},
+            {"run": dataclasses.replace(RUN, settings=(("half_life", 0.2), ("learning_rate", 3e-3)))},
+            {"run": dataclasses.replace(RUN, seed=4)},
+            {"run": dataclasses.replace(RUN, source="here")},
+            {"config": TrainingConfig(epochs=1, device="cpu")},
+        ],
+    )
+    def test_another_run_is_another_result(self, toy_splits, changed):
+        self.train(toy_splits)
+        assert not self.train(toy_splits, **changed).loaded
+
+    def test_other_data_or_other_code_is_another_result(self, toy_splits, monkeypatch):
+        self.train(toy_splits)
+        shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))
+        assert not self.train(shuffled).loaded
+        read = []
+        monkeypatch.setattr("mmlib.training.runs.code_version", lambda *modules: read.extend(modules) or "changed")
+        assert not self.train(toy_splits).loaded
+        names = {module.__name__ for module in read}
+        own, shared = (
+            {"weight_averaging", "erm", "base"},
+            {"equations.losses", "models.encoders", "models.statistics_noise"},
+        )
+        assert {f"mmlib.methods.{name}" for name in own} | {f"mmlib.{name}" for name in shared} <= names
+        assert "mmlib.methods.cmrf" not in names, "another method's code decides nothing here"
+
+    def test_another_augmentation_is_another_result(self, toy_splits):
+        def softly(images, generator):
+            return add_noise(images, generator, 0.1)
+
+        def trained_with(function):
+            return self.train(dataclasses.replace(toy_splits, augmentations={"left": function}))
+
+        assert not trained_with(softly).loaded and trained_with(softly).loaded
+        assert not trained_with(partial(add_noise, standard_deviation=0.1)).loaded
+        assert not trained_with(partial(add_noise, standard_deviation=0.2)).loaded
+        assert trained_with(partial(add_noise, standard_deviation=0.2)).loaded
+
+    def test_scores_of_training_samples_are_kept_where_asked_for(self, toy_splits):
+        kept = self.train(toy_splits, keep_scores=True)
+        again, without = self.train(toy_splits, keep_scores=True), self.train(toy_splits)
+        samples = len(self.RUN.protocol(toy_splits).train)
+        assert kept.sample_scores.shape == (CONFIG.epochs, 2, samples)
+        assert again.loaded and torch.equal(kept.sample_scores, again.sample_scores)
+        assert without.sample_scores is None and without.scores == kept.scores
+        expected = sample_scores(kept.network, self.RUN.protocol(toy_splits).train)
+        assert torch.allclose(kept.sample_scores[-1].float(), expected, atol=1e-3)
+
+    def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
+        assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()
+
+    def test_a_damaged_result_is_named(self, toy_splits):
+        self.train(toy_splits)
+        (path,) = self.folder.iterdir()
+        path.write_bytes(b"nonsense")
+        with pytest.raises(ValueError, match=f"{path.name} is damaged. Delete it"):
+            self.train(toy_splits)
+
+
+def test_tuning_looks_at_the_sources_only(toy_splits):
+    grid = [(("learning_rate", rate),) for rate in (1e-5, 3e-3)]
+
+    def chosen(splits):
+        return tune("erm", grid, splits, CONFIG, ["here", "there"], [0], ("left", "right"))
+
+    assert chosen(toy_splits) == {"here": grid[1], "there": grid[1]}, "the step that learns nothing loses"
+    test = toy_splits.test
+    useless = dataclasses.replace(test, labels=(test.labels + 1) % 3)
+    assert chosen(dataclasses.replace(toy_splits, test=useless)) == chosen(toy_splits)
+
+
+def test_protocols(toy_splits):
+    both = ("left", "right")
+    names = toy_splits.train.domain_names
+
+    def domains(part):
+        return {names[index] for index in part.domains.tolist()}
+
+    for source, target, trained_on in (("", "there", "here"), ("there", "here", "there"), ("here", "here", "here")):
+        protocol = Run("erm", target, 0, both, source).protocol(toy_splits)
+        assert domains(protocol.train) == domains(protocol.validation) == domains(protocol.source_test) == {trained_on}
+        assert domains(protocol.target) == {target}
+    pooled = Run("erm", "", 0, both).protocol(toy_splits)
+    assert len(pooled.train) == len(toy_splits.train) and domains(pooled.train) == {"here", "there"}
+    assert pooled.validation.fingerprint() == toy_splits.validation.fingerprint()
+    assert pooled.target.fingerprint() == toy_splits.test.fingerprint()
+    assert Run("erm", "there", 0, ("left",)).protocol(toy_splits).train.modalities == ("left",)
+    lonely = dataclasses.replace(toy_splits, validation=toy_splits.validation.select_domains("here"))
+    with pytest.raises(ValueError, match="The validation part is empty with there as sources and here unseen"):
+        lonely.leave_out("here")
+
+
+@pytest.mark.parametrize(
+    ("asked", "columns"),
+    [
+        ("keep_cosines", ["left gradient cosine", "right gradient cosine"]),
+        ("keep_seen", ["seen accuracy", "seen left accuracy"]),
+    ],
+)
+def test_what_is_watched_by_epoch_is_kept_where_it_is_asked_for(asked, columns, toy_splits):
+    run = Run("multi-loss", "there", 0, ("left", "right"))
+    ((plain,), (watched,)) = (train_runs([run], toy_splits, CONFIG, **{asked: kept}) for kept in (False, True))
+    values = watched.history.frame()[columns]
+    assert values.abs().max().max() <= 1 and not set(columns) & set(plain.history.frame())
+    assert watched.scores == plain.scores, "looking changes nothing"
