@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from mmlib.checks import Number, check
+
 
 class AveragedNetwork(nn.Module):
     """A running average Θ̄ of a network's weights Θ; `module` is the network that has them.
@@ -41,8 +43,7 @@ class ExponentialAverage(AveragedNetwork):
 
     def __init__(self, network: nn.Module, half_life: float = 0.1, decay: float | None = None) -> None:
         super().__init__(network)
-        if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"decay is the average's own weight β and must lie in [0, 1), not {decay}.")
+        check({"decay": decay}, {"decay": (None, Number(0, 1, below=True))}, "An average's own weight β")
         decay_for_half_life(half_life, 1)  # refuses a wrong value now
         self.half_life, self.given_decay, self.decay = half_life, decay, decay or 0.0
 
@@ -65,8 +66,7 @@ def decay_for_half_life(half_life: float, total_steps: int) -> float:
 
     The random start then still weighs 2^(−1/half_life) at the end: half_life 0.1 → 0.1 %.
     """
-    if not 0 < half_life <= 1:
-        raise ValueError(f"half_life is a share of training and must lie in (0, 1], not {half_life}.")
+    check({"half_life": half_life}, {"half_life": Number(0, 1, above=True)}, "A share of training")
     return math.exp(-math.log(2) / max(1.0, half_life * total_steps))
 
 

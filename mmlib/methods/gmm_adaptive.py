@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmlib.checks import SHARE, Number, Whole, check
 from mmlib.data.dataset import Batch, MultimodalDataset, draw_evenly
 from mmlib.data.digits.degradation import degraded_samples
 from mmlib.equations.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
@@ -33,19 +34,15 @@ class GapMixture(MultiLoss):
         super().__init__(model)
         if len(model.modalities) < 2:
             raise ValueError(f"A modality gap needs at least two modalities; this model reads {model.modalities}.")
-        epochs = isinstance(warm_up, int) and warm_up >= 1
-        self.require("warm_up", warm_up, epochs or warm_up == "auto", 'a number of epochs of at least 1, or "auto"')
-        self.require("smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
-        self.require("relative", relative, isinstance(relative, bool), "True or False")
+        self.check(locals(), warm_up=("auto", Whole(1)), smoothing=Number(0, 1, below=True), relative=bool)
         self.warm_up, self.smoothing, self.relative = warm_up, smoothing, relative
         self.scores: Tensor | None = None  # (M, N), averaged over epochs
         self.accuracies: list[float] = []  # mean of the heads on validation data, by epoch
         self.warm = False  # whether the warm-up is over
 
     @classmethod
-    def require(cls, name: str, value: object, right: bool, expected: str) -> None:
-        if not right:
-            raise ValueError(f"{cls.__name__}: {name} must be {expected}, not {value!r}.")
+    def check(cls, options: Mapping[str, object], **allowed: Any) -> None:
+        check(options, allowed, cls.__name__)
 
     def observe(self, epoch: int, train: MultimodalDataset) -> None:
         """Before an epoch: take the scores in, and see whether the warm-up is over."""
@@ -134,10 +131,8 @@ class GMMAdaptive(GapMixture):
         trust: float = 1.0,
     ) -> None:
         super().__init__(model, warm_up, smoothing, relative)
-        for name, share in {"fusion": fusion, "release": release}.items():
-            self.require(name, share, 0 <= share <= 1, "in [0, 1]")
-        for name, weight in {"gap": gap, "alignment": alignment, "shift": shift, "trust": trust}.items():
-            self.require(name, weight, weight >= 0, "at least 0")
+        self.check(locals(), fusion=SHARE, release=SHARE)
+        self.check(locals(), **dict.fromkeys(("gap", "alignment", "shift", "trust"), Number(0)))
         self.fusion, self.gap, self.alignment, self.shift = fusion, gap, alignment, shift
         self.release, self.trust = release, trust
         self.imbalance: Tensor | None = None  # q, (N,); None during the warm-up
@@ -205,8 +200,7 @@ class Purified(GapMixture):
         keep: str = "balanced",
     ) -> None:
         super().__init__(model, warm_up, smoothing, relative)
-        self.require("threshold", threshold, 0 < threshold <= 1, "in (0, 1]")
-        self.require("keep", keep, keep in self.KEEP, "one of " + ", ".join(self.KEEP))
+        self.check(locals(), threshold=Number(0, 1, above=True), keep=self.KEEP)
         self.threshold, self.keep = threshold, keep
         self.draw = int(torch.randint(2**31, ()))  # `methods.build` seeds it
         self.kept: Tensor | None = None

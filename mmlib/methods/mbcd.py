@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmlib.checks import SHARE, Number, check
 from mmlib.data.dataset import Batch
 from mmlib.equations.averaging import ExponentialAverage
 from mmlib.equations.losses import (
@@ -55,22 +56,18 @@ class MBCD(Method):
         super().__init__(model)
         if len(model.modalities) < 2:
             raise ValueError(f"MBCD balances modalities and needs at least two; this model reads {model.modalities}.")
-        fixed = isinstance(dropout, int | float) and 0 <= dropout < 1
-        checks = {
-            "dropout": (dropout, dropout == "adaptive" or fixed, '"adaptive" or a probability in [0, 1)'),
-            "look_ahead": (look_ahead, look_ahead >= 0, "a step of at least 0"),
-            "order": (order, order in (1, 2), "1 or 2"),
-            "adapt_from": (adapt_from, adapt_from in PARTS, "one of " + ", ".join(PARTS)),
-            "weight": (weight, weight >= 0, "at least 0"),
-            "dsu": (
-                dsu,
-                dsu == 0 or (0 < dsu <= 1 and adapt_from != "head"),
-                'a probability, 0 with adapt_from="head"',
-            ),
+        allowed = {
+            "dropout": ("adaptive", Number(0, 1, below=True)),
+            "unimodal": bool,
+            "look_ahead": Number(0),
+            "order": (1, 2),
+            "adapt_from": PARTS,
+            "weight": Number(0),
+            "dsu": SHARE,
         }
-        for name, (value, right, expected) in checks.items():
-            if not right:
-                raise ValueError(f"MBCD: {name} must be {expected}, not {value!r}.")
+        check(locals(), allowed, "MBCD")
+        if dsu and adapt_from == "head":
+            raise ValueError('MBCD: dsu acts around the last stage; with adapt_from="head" it must be 0.')
         if look_ahead and not unimodal:
             raise ValueError("MBCD: the look-ahead follows the uni-modal losses; it needs unimodal=True.")
         for name, encoder in model.encoders.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmlib.checks import Number, check
 from mmlib.data.dataset import Batch, MultimodalDataset
 from mmlib.equations.averaging import AveragedNetwork, ExponentialAverage, refresh_batch_norm
 from mmlib.methods.base import Method
@@ -82,8 +83,7 @@ class SWA(WeightAveraging):
 
     def __init__(self, inner: Method, start: float = 0.5) -> None:
         super().__init__(inner)
-        if not 0 <= start < 1:
-            raise ValueError(f"start is a share of training and must lie in [0, 1), not {start}.")
+        check({"start": start}, {"start": Number(0, 1, below=True)}, "SWA")
         self.start = start
         self.step, self.averaged, self.first_step, self.steps_per_epoch = 0, 0, 0, 1
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mmlib.checks import Number, Whole, check
 from mmlib.data.cache import atomic_path, spelled
 from mmlib.data.dataset import Batch, MultimodalDataset, move
 from mmlib.data.transforms import Augmentation, augment
@@ -40,19 +41,17 @@ class TrainingConfig:
     precision: str = "float32"  # full; "tf32": faster, coarser products on GPUs; "bfloat16": autocast
 
     def __post_init__(self) -> None:
-        checks = {
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 2,  # batch norm needs two
-            "optimiser": self.optimiser in ("adam", "sgd"),
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "momentum": 0 <= self.momentum < 1,
-            "weight_decay": self.weight_decay >= 0,
-            "decay_factor": 0 < self.decay_factor <= 1,
-            "precision": self.precision in ("float32", "tf32", "bfloat16"),
+        allowed = {
+            "epochs": Whole(1),
+            "batch_size": Whole(2),  # batch norm needs two
+            "optimiser": ("adam", "sgd"),
+            "learning_rate": Number(0, math.inf, above=True, below=True),
+            "momentum": Number(0, 1, below=True),
+            "weight_decay": Number(0),
+            "decay_factor": Number(0, 1, above=True),
+            "precision": ("float32", "tf32", "bfloat16"),
         }
-        for name, right in checks.items():
-            if not right:
-                raise ValueError(f"TrainingConfig: {name} = {getattr(self, name)!r} is not allowed.")
+        check(vars(self), allowed, "TrainingConfig")
         resolve_device(self.device)
 
 

@@ -58,7 +58,7 @@ def test_the_same_dials_give_the_same_data_and_another_seed_gives_other_data(sma
 @pytest.mark.parametrize(
     ("dials", "message"),
     [
-        ({"audio_snr_db": 99}, "audio_snr_db must be in −60 … 60 dB, not 99"),
+        ({"audio_snr_db": 99}, "audio_snr_db must be a number in -60 … 60, not 99"),
         ({"image_contrast": 1.5}, "image_contrast must be a number in 0 … 1"),
         ({"degradation": "gremlins"}, "degradation must be one of noise, masking, mismatch"),
         ({"degraded_in": "test"}, "degraded_in must be"),

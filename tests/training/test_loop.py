@@ -209,7 +209,7 @@ def test_global_random_state_is_left_alone():
     ],
 )
 def test_wrong_settings_are_named(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} = "):
+    with pytest.raises(ValueError, match=f"TrainingConfig: {next(iter(wrong))} must be "):
         TrainingConfig(**wrong)
 
 

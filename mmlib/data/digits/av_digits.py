@@ -15,12 +15,14 @@ import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmlib.checks import Whole
 from mmlib.data.cache import MissingData, cache_directory, load_arrays, source_hash
 from mmlib.data.dataset import MultimodalDataset, concatenate, draw_evenly
 from mmlib.data.digits import degradation
@@ -55,9 +57,7 @@ class Dials(degradation.Dials):
 
     pairs: int = 2000  # per domain, all parts together
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("pairs", isinstance(self.pairs, int) and self.pairs >= 200, "an integer ≥ 200")
+    ALLOWED: ClassVar = degradation.Dials.ALLOWED | {"pairs": Whole(200)}
 
 
 def content_hash(array: np.ndarray) -> str:

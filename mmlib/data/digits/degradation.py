@@ -1,11 +1,12 @@
 """Spoil some samples of one modality, and remember which and how much: ground truth for every diagnosis."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from mmlib.checks import SHARE, check
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.seeding import torch_generator
 
@@ -22,11 +23,16 @@ class Dials:
     degraded_in: str = "train"  # "train" only, or "everywhere"
     seed: int = 0  # of the pairs and everything random about them
 
+    ALLOWED: ClassVar[dict[str, Any]] = {
+        "degraded_audio": SHARE,
+        "degraded_image": SHARE,
+        "degradation": KINDS,
+        "degraded_in": ("train", "everywhere"),
+        "seed": int,
+    }
+
     def __post_init__(self) -> None:
-        self.require_share("degraded_audio", "degraded_image")
-        self.require("degradation", self.degradation in KINDS, f"one of {', '.join(KINDS)}")
-        self.require("degraded_in", self.degraded_in in ("train", "everywhere"), "'train' or 'everywhere'")
-        self.require("seed", isinstance(self.seed, int), "an integer")
+        check(vars(self), self.ALLOWED)
 
     @classmethod
     def turned(cls, dials: dict[str, object]) -> Self:
@@ -36,15 +42,6 @@ class Dials:
         if unknown:
             raise ValueError(f"There is no dial {', '.join(unknown)}; there are {', '.join(known)}.")
         return cls(**dials)
-
-    def require(self, name: str, condition: bool, expected: str) -> None:
-        if not condition:
-            raise ValueError(f"{name} must be {expected}, not {getattr(self, name)!r}.")
-
-    def require_share(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            self.require(name, isinstance(value, int | float) and 0 <= value <= 1, "a number in 0 … 1")
 
     def degraded(self, dataset: MultimodalDataset, part: str) -> MultimodalDataset:
         """The part ("train", "validation", "test") with the dialled share of its samples degraded."""
@@ -78,8 +75,7 @@ def degrade(
     """
     if kind not in KINDS:
         raise ValueError(f"There is no degradation {kind!r}; choose one of {', '.join(KINDS)}.")
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must lie in 0 … 1, not {share}.")
+    check({"share": share}, {"share": SHARE})
     if modality not in dataset.inputs:
         raise ValueError(f"There is no modality {modality!r}; this data has {', '.join(dataset.inputs)}.")
     count = len(dataset)

@@ -11,11 +11,13 @@ Speech is espeak-ng's; voices and accents are listed in `speech.py`, and no spea
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmlib.checks import SHARE, Number, Whole
 from mmlib.data.cache import tensors
 from mmlib.data.dataset import MultimodalDataset, draw_evenly
 from mmlib.data.digits import degradation, speech
@@ -41,13 +43,14 @@ class Dials(degradation.Dials):
     domain_shift: float = 1.0  # 0: one rendering, channel and motion for all domains; 1: as in the table above
     flow: bool = False  # with a third modality: optical flow of the digit in motion
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_share("image_contrast", "image_occlusion", "domain_shift")
-        enough = isinstance(self.samples_per_class, int) and self.samples_per_class >= 5
-        self.require("samples_per_class", enough, "an integer ≥ 5")
-        self.require("audio_snr_db", -60 <= self.audio_snr_db <= 60, "in −60 … 60 dB")
-        self.require("flow", isinstance(self.flow, bool), "true or false")
+    ALLOWED: ClassVar = degradation.Dials.ALLOWED | {
+        "samples_per_class": Whole(5),
+        "audio_snr_db": Number(-60, 60),
+        "image_contrast": SHARE,
+        "image_occlusion": SHARE,
+        "domain_shift": SHARE,
+        "flow": bool,
+    }
 
 
 def load(**dials: object) -> Splits:
