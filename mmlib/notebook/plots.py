@@ -1,8 +1,10 @@
-"""Pure functions from data to figures that a lecture hall can read: large type, colours safe for the colour-blind,
-and a line style or hatch besides every colour."""
+"""Pure functions from data to figures that a lecture hall can read: no letter below 12 points, no figure wider than a
+page, colours safe for the colour-blind, and a label, line style or hatch besides every colour."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,23 +19,27 @@ from torch import Tensor
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.equations.mixture import Mixture
 from mmlib.instruments.flatness import Plane
-from mmlib.training.estimates import Estimate, estimate
+from mmlib.training.estimates import estimate
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
-_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_WIDTH = 9.5  # inches; a browser would shrink a wider figure, and its letters
 _HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--")
 _STYLE = {
-    "font.size": 15,
-    "axes.titlesize": 16,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
     "lines.linewidth": 2.5,
-    "lines.markersize": 7,
     "hatch.linewidth": 0.6,
     "figure.constrained_layout.use": True,
 }
+
+
+@contextmanager
+def _theme() -> Iterator[ModuleType]:
+    """seaborn, with its theme for as long as a figure is being drawn."""
+    import seaborn  # takes a second to import
+
+    with seaborn.axes_style("ticks"), seaborn.plotting_context("notebook", font_scale=1.25), plt.rc_context(_STYLE):
+        yield seaborn
 
 
 def png(figure: Figure) -> bytes:
@@ -50,28 +56,18 @@ def show(figure: Figure, alt: str, key: bool = False) -> None:
     display(Image(png(figure), format="png", alt=alt, metadata={"key": True} if key else None))
 
 
-def sample_grid(
-    dataset: MultimodalDataset, pictures: MultimodalDataset, label: int | None = None, columns: int = 10
-) -> Figure:
-    """A row per domain and modality: one sample of each class, or several samples of the class `label`.
+def sample_grid(dataset: MultimodalDataset, pictures: MultimodalDataset, label: int | None = None) -> Figure:
+    """A line per domain and modality: one sample of each class, or up to ten samples of the class `label`.
 
     `dataset` holds network inputs (spectrograms), `pictures` the same samples' raw images.
     """
-    with plt.rc_context(_STYLE):
-        rows = [(domain, name) for domain in range(len(dataset.domain_names)) for name in dataset.modalities]
-        figure, axes = plt.subplots(len(rows), columns, figsize=(1.25 * columns, 1.3 * len(rows) + 0.4), squeeze=False)
-        for (domain, name), line in zip(rows, axes, strict=True):
-            source = pictures if name == "image" else dataset
-            for column, axis in enumerate(line):
-                wanted, position = (column, 0) if label is None else (label, column)
-                matches = ((dataset.domains == domain) & (dataset.labels == wanted)).nonzero().squeeze(1)
-                axis.set(xticks=[], yticks=[])
-                if position < len(matches):
-                    _draw_sample(axis, name, source.inputs[name][matches[position]].cpu().numpy())
-                if (domain, name) == rows[0]:
-                    axis.set_title(dataset.class_names[wanted], fontsize=14)
-            line[0].set_ylabel(f"{dataset.domain_names[domain]}\n{name}", fontsize=12)
-        return figure
+    names, lines = dataset.class_names, {}
+    for domain, domain_name in enumerate(dataset.domain_names):
+        here = dataset.domains == domain
+        by_class = [(here & (dataset.labels == number)).nonzero().flatten().tolist() for number in range(len(names))]
+        rows = [next(iter(rows), None) for rows in by_class] if label is None else by_class[label][:10]
+        lines |= {f"{domain_name}\n{modality}": (modality, rows) for modality in dataset.modalities}
+    return _grid(dataset, pictures, lines, names if label is None else [names[label]] * 10)
 
 
 def samples(
@@ -79,17 +75,29 @@ def samples(
 ) -> Figure:
     """The samples at these rows side by side, a line per modality, each under its caption. `dataset` and `pictures` as
     in `sample_grid`."""
-    with plt.rc_context(_STYLE):
-        size = (1.7 * len(rows), 1.7 * len(dataset.modalities) + 0.6)
-        figure, axes = plt.subplots(len(dataset.modalities), len(rows), figsize=size, squeeze=False)
-        for name, line in zip(dataset.modalities, axes, strict=True):
-            source = pictures if name == "image" else dataset
-            for axis, row in zip(line, rows, strict=True):
-                axis.set(xticks=[], yticks=[])
-                _draw_sample(axis, name, source.inputs[name][row].cpu().numpy())
+    return _grid(dataset, pictures, {name: (name, rows) for name in dataset.modalities}, captions)
+
+
+def _grid(
+    dataset: MultimodalDataset,
+    pictures: MultimodalDataset,
+    lines: Mapping[str, tuple[str, Sequence[int | None]]],
+    captions: Sequence[str],
+) -> Figure:
+    """Lines of samples: name of the line → (modality, rows); a column per caption, empty where there is no row."""
+    with _theme():
+        side = min(1.7, (_WIDTH - 0.4) / len(captions))
+        size = (side * len(captions) + 0.4, side * len(lines) + 0.6)
+        figure, axes = plt.subplots(len(lines), len(captions), figsize=size, squeeze=False)
+        for (name, (modality, rows)), line in zip(lines.items(), axes, strict=True):
+            source = pictures if modality == "image" else dataset
+            for axis, row in zip(line, rows, strict=False):
+                if row is not None:
+                    _draw_sample(axis, modality, source.inputs[modality][row].cpu().numpy())
             line[0].set_ylabel(name, fontsize=13)
         for axis, caption in zip(axes[0], captions, strict=True):
             axis.set_title(caption, fontsize=12)
+        plt.setp(axes, xticks=[], yticks=[])
         return figure
 
 
@@ -106,111 +114,120 @@ def _draw_sample(axis: Axes, modality: str, sample: np.ndarray) -> None:
         axis.imshow(np.linalg.norm(sample, axis=0), cmap="viridis")
 
 
-def _beside_colour(marks: Sequence[object], number: int) -> object:
-    """The mark of line or bar `number`: another one where the colours start again, so that no two look alike."""
-    return marks[(number + number // len(COLOURS)) % len(marks)]
+def _interval(values: pd.Series) -> tuple[float, float]:
+    """What seaborn draws around a mean: our interval, not its bootstrap."""
+    found = estimate(values)
+    return found.low, found.high
 
 
-def curves(
-    lines: Mapping[str, pd.DataFrame], x_label: str, y_label: str, title: str = "", axis: Axes | None = None
-) -> Figure:
+def curves(lines: Mapping[str, pd.DataFrame], x_label: str, y_label: str, title: str = "") -> Figure:
     """Lines with 95 % bands: each frame has x as its index and one column per independent run."""
-    with plt.rc_context(_STYLE):
-        if axis is None:
-            _, axis = plt.subplots(figsize=(8.5, 4.8))
-        for number, (label, frame) in enumerate(lines.items()):
-            points = [estimate(row) for row in frame.to_numpy()]
-            mean = np.array([point.mean for point in points])
-            half = np.nan_to_num([point.half_width for point in points])
-            colour = COLOURS[number % len(COLOURS)]
-            every = max(1, len(frame) // 8)
-            axis.plot(
-                frame.index,
-                mean,
-                color=colour,
-                linestyle=_beside_colour(_STYLES, number),
-                marker=_MARKERS[number % len(_MARKERS)],
-                markevery=every,
-                label=label,
-            )
-            axis.fill_between(frame.index, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+    data = pd.concat({label: frame.melt(ignore_index=False) for label, frame in lines.items()}, names=["line", "x"])
+    for label, x in data.index[data["value"].isna()]:
+        raise ValueError(f"Every run of a curve needs a value at every x; {label!r} has none at {x}.")
+    with _theme() as sns:
+        columns = max(1, min(len(lines), 88 // (12 + max(map(len, lines)))))
+        legend_rows = -(-len(lines) // columns) if len(lines) > 1 else 0
+        figure, axis = plt.subplots(figsize=(_WIDTH, 4.6 + 0.3 * legend_rows))
+        sns.lineplot(
+            data.reset_index(),
+            x="x",
+            y="value",
+            hue="line",
+            style="line",
+            palette=sns.color_palette("colorblind", len(lines)),
+            markers=True,
+            markersize=8,
+            markevery=max(1, max(map(len, lines.values())) // 8),
+            errorbar=_interval,
+            err_kws={"alpha": 0.15, "linewidth": 0},
+            legend=False,
+            ax=axis,
+        )
         if all(pd.api.types.is_integer_dtype(frame.index) for frame in lines.values()):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(xlabel=x_label, ylabel=y_label, title=title)
-        axis.legend(fontsize=13)
-        return axis.figure
+        if legend_rows:
+            figure.legend(axis.lines, lines, loc="outside lower center", ncols=columns, handlelength=3)
+        return figure
 
 
 def marked_curve(values: pd.Series, at: float, x_label: str, y_label: str, title: str = "") -> Figure:
     """One curve with the point at x = `at` marked and its value beside it: for sliders."""
-    figure = curves({str(values.name): values.to_frame()}, x_label, y_label, title)
-    with plt.rc_context(_STYLE):
+    figure = curves({y_label: values.to_frame()}, x_label, y_label, title)
+    with _theme() as sns:
         (axis,) = figure.axes
-        axis.get_legend().remove()
-        axis.plot(at, values[at], "o", color=COLOURS[1], markersize=15)
+        axis.plot(at, values[at], "o", color=sns.color_palette("colorblind")[3], markersize=15)
         axis.annotate(
             f"{values[at]:.3g}",
             (at, values[at]),
             textcoords="offset points",
             xytext=(-16, 10),
             ha="right",
-            fontsize=15,
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
         )
         axis.margins(y=0.12)
         return figure
 
 
+def _panels(
+    groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, title: str
+) -> tuple[Figure, list[tuple[Axes, Mapping[str, pd.Series]]]]:
+    """A panel for each group, one above the other, each with as much room as it has rows."""
+    for group, rows in groups.items():
+        for row, values in rows.items():
+            if not len(values) or values.isna().any():
+                raise ValueError(f"{row!r} ({group}) needs a value for every run, of the same seeds on both sides.")
+    heights = [len(rows) for rows in groups.values()]
+    size = (_WIDTH, 0.42 * sum(heights) + 0.5 * len(groups) + 1)
+    figure, axes = plt.subplots(len(groups), figsize=size, sharex=True, height_ratios=heights, squeeze=False)
+    for axis, (group, rows) in zip(axes[:, 0], groups.items(), strict=True):
+        axis.set_title(group, loc="left")
+        axis.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+        axis.tick_params(axis="y", length=0)
+    axis.set_xlabel(x_label)
+    figure.suptitle(title)
+    return figure, list(zip(axes[:, 0], groups.values(), strict=True))
+
+
+def differences(groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, title: str = "") -> Figure:
+    """Paired differences against zero: a panel per group, a row per comparison, in it the mean with its 95 % interval
+    and a dot per run. `groups` is group → row → differences by run (index: the seed)."""
+    with _theme() as sns:
+        figure, panels = _panels(groups, x_label, title)
+        for axis, rows in panels:
+            axis.axvline(0, color="black", linewidth=1.2)
+            drawn = {"data": dict(rows), "orient": "h", "ax": axis}
+            mean = {"color": sns.color_palette("colorblind")[0], "marker": "D", "markersize": 11, "linestyle": "none"}
+            sns.pointplot(**drawn, **mean, errorbar=_interval, capsize=0.25, err_kws={"linewidth": 2.5})
+            sns.stripplot(**drawn, jitter=False, size=6, color="white", edgecolor="black", linewidth=1.2, zorder=5)
+        return figure
+
+
 def bars(
-    groups: Mapping[str, Mapping[str, Estimate]],
-    y_label: str,
-    title: str = "",
-    chance: float | None = None,
-    axis: Axes | None = None,
+    groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, title: str = "", chance: float | None = None
 ) -> Figure:
-    """Grouped bars with 95 % intervals: group (x) → bar → estimate; the value stands above each bar."""
-    with plt.rc_context(_STYLE):
-        names = list(dict.fromkeys(name for bars_of in groups.values() for name in bars_of))
-        if axis is None:
-            _, axis = plt.subplots(figsize=(max(8.5, 1.0 * len(groups) * len(names)), 4.8))
-        width = 0.8 / len(names)
-        for number, name in enumerate(names):
-            for place, bars_of in enumerate(groups.values()):
-                if name not in bars_of:
-                    continue
-                value = bars_of[name]
-                left = place + (number - (len(names) - 1) / 2) * width
-                half = 0 if np.isnan(value.half_width) else value.half_width
-                axis.bar(
-                    left,
-                    value.mean,
-                    width * 0.92,
-                    yerr=half,
-                    capsize=4,
-                    color=COLOURS[number % len(COLOURS)],
-                    hatch=_beside_colour(_HATCHES, number),
-                    edgecolor="white",
-                    label=name if place == next(i for i, b in enumerate(groups.values()) if name in b) else None,
-                )
-                axis.annotate(
-                    f"{value.mean:.2f}",
-                    (left, value.mean + half),
-                    textcoords="offset points",
-                    xytext=(0, 3),
-                    ha="center",
-                    fontsize=12,
-                )
-        if chance is not None:
-            axis.axhline(chance, color="grey", linestyle=":", linewidth=1.5)
-            axis.text(
-                1.01, chance, "chance", transform=axis.get_yaxis_transform(), va="center", fontsize=12, color="grey"
-            )
-        axis.set_xticks(range(len(groups)), list(groups))
-        axis.set(ylabel=y_label, title=title)
-        axis.margins(y=0.12)
-        if len(names) > 1:
-            axis.legend(fontsize=12, loc="upper left", bbox_to_anchor=(1, 1))
-        return axis.figure
+    """Means from zero with 95 % intervals: a panel per group, a bar per row with its mean beside it.
+
+    `groups` is group → row → values by run. A row has the same colour and hatch in every panel.
+    """
+    with _theme() as sns:
+        figure, panels = _panels(groups, x_label if chance is None else f"{x_label} (dotted: chance)", title)
+        names = list(dict.fromkeys(name for rows in groups.values() for name in rows))
+        colours = sns.color_palette("colorblind", len(names))
+        for axis, rows in panels:
+            for place, (name, values) in enumerate(rows.items()):
+                number, value = names.index(name), estimate(values)
+                half = np.nan_to_num(value.half_width)
+                look = {"color": colours[number], "hatch": _HATCHES[number % len(_HATCHES)], "edgecolor": "white"}
+                axis.barh(place, value.mean, xerr=half, capsize=4, **look)
+                written = f"{value.mean:.{1 if abs(value.mean) > 10 else 2}f}"
+                end = (max(value.mean + half, 0), place)
+                axis.annotate(written, end, textcoords="offset points", xytext=(5, 0), va="center", fontsize=13)
+            if chance is not None:
+                axis.axvline(chance, color="black", linestyle=":", linewidth=1.5)
+            axis.margins(x=0.1)
+        return figure
 
 
 def gap_histogram(
@@ -222,57 +239,44 @@ def gap_histogram(
 ) -> Figure:
     """Stacked histogram of the gaps of up to two named groups of samples (from −1, where any is negative), the
     mixture's components on top, and where its posterior of the imbalanced one crosses `threshold`."""
-    with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(8.5, 4.8))
-        values = [part.cpu().double().numpy() for part in gaps.values()]
-        edges = np.linspace(-1.0 if min(part.min() for part in values) < 0 else 0.0, 1, 41)
-        base = np.zeros(40)
-        for name, part, colour, hatch in zip(gaps, values, ("#BBBBBB", COLOURS[1]), _HATCHES, strict=False):
-            counts = np.histogram(part, edges)[0]
-            axis.bar(
-                edges[:-1],
-                counts,
-                np.diff(edges),
-                base,
-                align="edge",
-                color=colour,
-                hatch=hatch,
-                edgecolor="white",
-                label=name,
-            )
-            base = base + counts
+    with _theme() as sns:
+        figure, axis = plt.subplots(figsize=(_WIDTH, 4.8))
+        colours = sns.color_palette("colorblind")
+        data = {name: gaps[name].cpu().double().numpy() for name in reversed(gaps)}  # the first is drawn at the bottom
+        edges = np.linspace(-1 if min(part.min() for part in data.values()) < 0 else 0, 1, 41)
+        look = {"palette": dict(zip(gaps, ("#BBBBBB", colours[3]), strict=False)), "alpha": 1, "edgecolor": "white"}
+        sns.histplot(data, multiple="stack", bins=edges, legend=False, ax=axis, **look)
+        for bars, name, hatch in zip(axis.containers, gaps, _HATCHES, strict=False):
+            bars.set_label(name)
+            for bar in bars:
+                bar.set_hatch(hatch)
         if mixture is not None:
             grid = torch.linspace(0, 1, 401, dtype=torch.float64, device=mixture.means.device)
-            lines = mixture.densities(grid).cpu().numpy() * base.sum() * (edges[1] - edges[0])
-            for number, line in enumerate(lines):
-                colour = (COLOURS[0], COLOURS[3], COLOURS[2])[number]
-                axis.plot(grid.cpu(), line, color=colour, linestyle=_STYLES[number])
+            lines = mixture.densities(grid).cpu().numpy() * sum(map(len, data.values())) * (edges[1] - edges[0])
+            for line, colour, style in zip(lines, (0, 4, 2), ("-", "--", "-."), strict=False):
+                axis.plot(grid.cpu(), line, color=colours[colour], linestyle=style)
         if threshold is not None:
             beyond = grid[mixture.posterior(grid) > threshold]
             if len(beyond):
                 axis.axvline(float(beyond[0]), color="black", linestyle=":")
         axis.set(xlabel=x_label, ylabel="samples", title=title, ylim=(0, 1.1 * axis.get_ylim()[1]))
-        axis.legend(fontsize=12)
+        axis.legend()
         return figure
 
 
 def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> Figure:
     """Points on a plane, a panel per name: (positions (N, 2), labels (N,)). Each point stands as the number of its
     class, counted from 0, so that colour is not needed to tell classes apart."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5.5), squeeze=False)
+    with _theme():
+        figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, _WIDTH / len(panels) + 0.6), squeeze=False)
         for axis, (name, (positions, labels)) in zip(axes[0], panels.items(), strict=True):
+            axis.plot(*positions.T, linestyle="none")  # draws nothing, but finds the limits
             for (x, y), label in zip(positions, labels, strict=True):
                 colour = plt.get_cmap("tab10")(label % 10)
-                axis.text(x, y, str(label), color=colour, fontsize=10, ha="center", va="center")
-            axis.set(xlim=_span(positions[:, 0]), ylim=_span(positions[:, 1]), xticks=[], yticks=[], title=name)
-        figure.suptitle(title, fontsize=16)
+                axis.text(x, y, str(label), color=colour, fontsize=12, ha="center", va="center")
+            axis.set(xticks=[], yticks=[], title=name)
+        figure.suptitle(title)
         return figure
-
-
-def _span(values: np.ndarray) -> tuple[float, float]:
-    margin = 0.05 * np.ptp(values)
-    return float(values.min() - margin), float(values.max() + margin)
 
 
 def loss_plane(
@@ -284,37 +288,27 @@ def loss_plane(
 ) -> Figure:
     """Filled contours of the loss on a plane (logarithmic levels) with the named positions marked, and arrows given as
     name → (start, vector)."""
-    with plt.rc_context(_STYLE):
+    with _theme() as sns:
         figure, axis = plt.subplots(figsize=(7.5, 5.5))
         lowest, highest = np.nanmin(plane.losses), np.nanmax(plane.losses)
         levels = np.geomspace(max(lowest, 1e-6), max(highest, lowest * 1.01, 2e-6), 14)
         filled = axis.contourf(plane.x, plane.y, plane.losses.clip(levels[0]), levels=levels, cmap="cividis_r")
         axis.contour(plane.x, plane.y, plane.losses, levels=levels, colors="white", linewidths=0.4)
         figure.colorbar(filled, label="loss", format="%.2g")
-        for number, (name, (start, vector)) in enumerate((arrows or {}).items()):
-            axis.quiver(
-                *start,
-                *vector,
-                color=("black", *COLOURS[1:])[number],
-                angles="xy",
-                scale_units="xy",
-                scale=1,
-                width=0.011,
-                label=name,
-                zorder=5,
-            )
+        red, blue = (sns.color_palette("colorblind")[number] for number in (3, 0))
+        for (name, (start, vector)), colour in zip((arrows or {}).items(), ("black", red, blue), strict=False):
+            unscaled = {"angles": "xy", "scale_units": "xy", "scale": 1}
+            axis.quiver(*start, *vector, color=colour, width=0.011, label=name, zorder=5, **unscaled)
         if arrows:
-            axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(arrows), fontsize=12)
+            figure.legend(loc="outside lower center", ncols=len(arrows))
         for number, (name, (x, y)) in enumerate(zip(names, plane.positions, strict=True)):
-            axis.plot(x, y, _MARKERS[number], color=COLOURS[1], markeredgecolor="white", markersize=12)
+            axis.plot(x, y, "os^D"[number], color=red, markeredgecolor="white", markersize=12)
             axis.annotate(
                 name,
                 (x, y),
                 textcoords="offset points",
                 xytext=(-10, (14, -28)[number]) if arrows else (10, 8),
-                fontsize=14,
                 bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
             )
-        axis.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
-        figure.suptitle(title, fontsize=16)
+        axis.set(xlabel=axes_labels[0], ylabel=axes_labels[1], title=title)
         return figure

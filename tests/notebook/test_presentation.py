@@ -1,4 +1,4 @@
-"""Records, parameters, figures and sliders."""
+"""Records, parameters and sliders."""
 
 import json
 from types import SimpleNamespace
@@ -6,16 +6,12 @@ from types import SimpleNamespace
 import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from conftest import toy_dataset, write_notebook
 
 from mmlib.batch.given import check_against_notebook, parse_assignment
-from mmlib.data import MultimodalDataset, Splits
-from mmlib.equations.mixture import fit_mixture
-from mmlib.instruments.flatness import Plane
-from mmlib.notebook import plots, widgets
+from mmlib.data import Splits
+from mmlib.notebook import widgets
 from mmlib.notebook.claims import MIME_TYPE, Record
 from mmlib.notebook.parameters import BadParameter, Interval, validate
 from mmlib.published import balance_benchmark, gmm_headlines, mbcd_accuracies, mbcd_table
@@ -90,61 +86,6 @@ def test_parameters_take_the_type_the_notebook_declares(notebook):
         given("seeds=3")
 
 
-def test_curves_and_bars_draw_means_and_intervals():
-    frame = pd.DataFrame({0: [1.0, 2.0], 1: [3.0, 2.0]}, index=[1, 2])
-    axis = plots.curves({"line": frame, "other": frame + 1}, "x", "y").axes[0]
-    assert axis.lines[0].get_ydata().tolist() == [2.0, 2.0] and len(axis.collections) == 2
-    styles = {(line.get_color(), str(line.get_linestyle())) for line in axis.lines}
-    assert len(styles) == 2 and len({line.get_linestyle() for line in axis.lines}) == 2, "not by colour alone"
-    groups = {"g": {"a": Estimate(0.5, 0.1, 3), "b": Estimate(0.7, 0.2, 3)}, "h": {"b": Estimate(0.1, 0.0, 3)}}
-    axis = plots.bars(groups, "y", chance=0.1).axes[0]
-    assert [round(bar.get_height(), 3) for bar in axis.patches] == [0.5, 0.7, 0.1]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
-    plt.close("all")
-
-
-def test_no_bar_and_no_line_looks_like_another():
-    names = [f"arm {number}" for number in range(20)]
-    axis = plots.bars({"group": {name: Estimate(1.0, 0.1, 3) for name in names}}, "y").axes[0]
-    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in axis.patches}) == 20
-    axis = plots.curves({name: pd.DataFrame({0: [1.0, 2.0]}) for name in names[:8]}, "x", "y").axes[0]
-    assert len({(line.get_color(), line.get_linestyle()) for line in axis.lines}) == 8
-    plt.close("all")
-
-
-def test_plane_marks_the_networks():
-    plane = Plane(
-        np.arange(4.0), np.arange(3.0), np.arange(12.0).reshape(3, 4) + 1, np.array([[0, 0], [2, 0], [1, 2.0]])
-    )
-    axis = plots.loss_plane(plane, ["a", "b", "c"]).axes[0]
-    assert [tuple(line.get_xydata()[0]) for line in axis.lines] == [(0, 0), (2, 0), (1, 2)]
-    plt.close("all")
-
-
-def test_arrows_start_where_they_should_and_are_named():
-    plane = Plane(np.arange(3.0), np.arange(3.0), np.ones((3, 3)) + np.eye(3), np.array([[0.0, 0.0], [1.0, 1.0]]))
-    figure = plots.loss_plane(
-        plane, ["here", "ahead"], arrows={"down": ([0.0, 0.0], [1.0, 0.5])}, axes_labels=("a", "b")
-    )
-    (arrow,) = [part for part in figure.axes[0].collections if hasattr(part, "U")]
-    assert (arrow.U.item(), arrow.V.item()) == (1.0, 0.5)
-    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "down" and figure.axes[0].get_xlabel() == "a"
-    plt.close("all")
-
-
-def test_a_marked_curve_says_its_value():
-    axis = plots.marked_curve(pd.Series([0.0, 0.25], index=[1.0, 2.0], name="p"), 2.0, "x", "y").axes[0]
-    assert [text.get_text() for text in axis.texts] == ["0.25"] and axis.lines[-1].get_xdata()[0] == 2.0
-    plt.close("all")
-
-
-def test_an_embedding_writes_class_numbers():
-    points = np.array([[0.0, 0.0], [1.0, 2.0]])
-    figure = plots.embedding({"erm": (points, np.array([3, 7])), "mbcd": (points, np.array([1, 1]))})
-    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "7"] and len(figure.axes) == 2
-    plt.close("all")
-
-
 def test_published_numbers_are_the_papers():
     rows = mbcd_table(1, benchmark="hac", modalities="video+audio", method="ERM", transfer="average")
     assert rows["accuracy_percent"].tolist() == [66.34]
@@ -200,14 +141,6 @@ class TestReproduction:
         assert "STAND-IN of synthetic clips, NOT HAC" in page and "#a40000" in page
 
 
-def test_figures_carry_a_description(monkeypatch):
-    shown = []
-    monkeypatch.setattr(plots, "display", shown.append)
-    plots.show(plt.figure(), "a red line that rises")
-    _, metadata = shown[0]._repr_png_()
-    assert metadata["alt"] == "a red line that rises" and not plt.get_fignums()
-
-
 def test_a_slider_redraws_at_every_value_and_lets_errors_through(monkeypatch):
     drawn, updates = [], []
 
@@ -247,33 +180,3 @@ def test_several_sliders_redraw_together(monkeypatch):
     sliders["kind"].value = "b"
     sliders["epoch"].value = 1
     assert drawn == [(2, "a"), (2, "b"), (1, "b")]
-
-
-def test_a_gap_histogram_stacks_groups_and_marks_the_threshold():
-    generator = torch.Generator().manual_seed(0)
-    low, high = (
-        (0.1 + 0.05 * torch.randn(500, generator=generator)).abs(),
-        0.7 + 0.1 * torch.randn(200, generator=generator),
-    )
-    mixture = fit_mixture(torch.cat([low, high]))
-    figure = plots.gap_histogram({"clean": low, "degraded": high}, mixture, 0.5, "t")
-    (axis,) = figure.axes
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["clean", "degraded"]
-    *components, threshold = axis.lines
-    assert len(components) == 2
-    (place,) = set(threshold.get_xdata())
-    assert mixture.posterior(torch.tensor(place)) > 0.5 > mixture.posterior(torch.tensor(place - 0.005))
-    area = sum(np.trapezoid(line.get_ydata(), line.get_xdata()) for line in components)
-    assert area == pytest.approx(700 / 40, rel=0.02), "the curves are on the histogram's scale"
-    assert len(plots.gap_histogram({"all": low}, fit_mixture(low, 1)).axes[0].lines) == 1
-    plt.close("all")
-
-
-def test_samples_stand_under_their_captions():
-    data = toy_dataset(12)
-    data = MultimodalDataset.from_arrays({"audio": data.inputs["left"], "image": data.inputs["right"]}, data.labels)
-    figure = plots.samples(data, data, [3, 5, 7], ["x", "y", "z"])
-    assert [axis.get_title() for axis in figure.axes[:3]] == ["x", "y", "z"] and len(figure.axes) == 6
-    drawn = figure.axes[4].images[0].get_array()
-    assert np.allclose(drawn, data.inputs["image"][5, 0])
-    plt.close("all")
