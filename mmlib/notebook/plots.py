@@ -191,8 +191,8 @@ def _panels(
 
 
 def differences(groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, title: str = "") -> Figure:
-    """Paired differences against zero: a panel per group, a row per comparison, in it the mean with its 95 % interval
-    and a dot per run. `groups` is group → row → differences by run (index: the seed)."""
+    """Paired differences against zero: a panel per group, a row per comparison, in it the mean with its 95 % interval,
+    written out as in a claim, and a dot per run. `groups` is group → row → differences by run (index: the seed)."""
     with _theme() as sns:
         figure, panels = _panels(groups, x_label, title)
         for axis, rows in panels:
@@ -201,6 +201,9 @@ def differences(groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, tit
             mean = {"color": sns.color_palette("colorblind")[0], "marker": "D", "markersize": 11, "linestyle": "none"}
             sns.pointplot(**drawn, **mean, errorbar=_interval, capsize=0.25, err_kws={"linewidth": 2.5})
             sns.stripplot(**drawn, jitter=False, size=6, color="white", edgecolor="black", linewidth=1.2, zorder=5)
+            for place, values in enumerate(rows.values()):
+                written = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 13}
+                axis.text(1.01, place, format(estimate(values), "+.3f"), **written)
         return figure
 
 

@@ -76,6 +76,7 @@ def test_differences_show_mean_interval_and_every_seed_against_zero():
         means = next(line for line in drawn if line.get_marker() == "D")
         intervals = [line.get_xdata() for line in drawn if line.get_marker() != "D"]
         assert means.get_xdata() == pytest.approx([row.mean() for row in rows])
+        assert [text.get_text() for text in axis.texts] == [format(estimate(row), "+.3f") for row in rows]
         for interval, dots, row in zip(intervals, axis.collections, rows, strict=True):
             assert (np.nanmin(interval), np.nanmax(interval)) == pytest.approx((estimate(row).low, estimate(row).high))
             assert sorted(dots.get_offsets()[:, 0]) == pytest.approx(sorted(row))
