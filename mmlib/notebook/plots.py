@@ -310,7 +310,8 @@ def loss_plane(
                 name,
                 (x, y),
                 textcoords="offset points",
-                xytext=(-10, (14, -28)[number]) if arrows else (10, 8),
+                xytext=(4, (14, -28)[number]) if arrows else (10, 8),
+                ha="right" if arrows else "left",
                 bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
             )
         axis.set(xlabel=axes_labels[0], ylabel=axes_labels[1], title=title)
