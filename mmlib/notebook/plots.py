@@ -157,13 +157,14 @@ def marked_curve(values: pd.Series, at: float, x_label: str, y_label: str, title
     figure = curves({y_label: values.to_frame()}, x_label, y_label, title)
     with _theme() as sns:
         (axis,) = figure.axes
+        falls = values.iloc[-1] < values.iloc[0]  # then there is room for the number on the right
         axis.plot(at, values[at], "o", color=sns.color_palette("colorblind")[3], markersize=15)
         axis.annotate(
             f"{values[at]:.3g}",
             (at, values[at]),
             textcoords="offset points",
-            xytext=(-16, 10),
-            ha="right",
+            xytext=(16 if falls else -16, 10),
+            ha="left" if falls else "right",
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
         )
         axis.margins(y=0.12)
