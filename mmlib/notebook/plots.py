@@ -129,23 +129,12 @@ def curves(lines: Mapping[str, pd.DataFrame], x_label: str, y_label: str, title:
         columns = max(1, min(len(lines), 88 // (12 + max(map(len, lines)))))
         legend_rows = -(-len(lines) // columns) if len(lines) > 1 else 0
         figure, axis = plt.subplots(figsize=(_WIDTH, 4.6 + 0.3 * legend_rows))
-        sns.lineplot(
-            data.reset_index(),
-            x="x",
-            y="value",
-            hue="line",
-            style="line",
-            palette=sns.color_palette("colorblind", len(lines)),
-            markers=True,
-            markersize=8,
-            markevery=max(1, max(map(len, lines.values())) // 8),
-            errorbar=_interval,
-            err_kws={"alpha": 0.15, "linewidth": 0},
-            legend=False,
-            ax=axis,
-        )
+        every = max(1, max(map(len, lines.values())) // 8)
+        drawn = {"data": data.reset_index(), "x": "x", "y": "value", "hue": "line", "style": "line", "ax": axis}
+        look = {"palette": sns.color_palette("colorblind", len(lines)), "markersize": 8, "err_kws": {"alpha": 0.15}}
+        sns.lineplot(**drawn, **look, errorbar=_interval, markers=True, markevery=every, legend=False)
         if all(pd.api.types.is_integer_dtype(frame.index) for frame in lines.values()):
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set(xlabel=x_label, ylabel=y_label, title=title)
         if legend_rows:
             figure.legend(axis.lines, lines, loc="outside lower center", ncols=columns, handlelength=3)
@@ -259,10 +248,8 @@ def gap_histogram(
             lines = mixture.densities(grid).cpu().numpy() * sum(map(len, data.values())) * (edges[1] - edges[0])
             for line, colour, style in zip(lines, (0, 4, 2), ("-", "--", "-."), strict=False):
                 axis.plot(grid.cpu(), line, color=colours[colour], linestyle=style)
-        if threshold is not None:
-            beyond = grid[mixture.posterior(grid) > threshold]
-            if len(beyond):
-                axis.axvline(float(beyond[0]), color="black", linestyle=":")
+        if threshold is not None and len(beyond := grid[mixture.posterior(grid) > threshold]):
+            axis.axvline(float(beyond[0]), color="black", linestyle=":")
         axis.set(xlabel=x_label, ylabel="samples", title=title, ylim=(0, 1.1 * axis.get_ylim()[1]))
         axis.legend()
         return figure
