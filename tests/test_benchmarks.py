@@ -23,7 +23,8 @@ from mmlib.equations.averaging import AveragedNetwork
 from mmlib.equations.mixture import fit_mixture
 from mmlib.instruments import flatness
 from mmlib.models import build_classifier
-from mmlib.training.loop import TrainingConfig, shortest_seconds, training_step
+from mmlib.training import TrainingConfig
+from mmlib.training.timing import shortest_seconds, training_step
 
 
 def ratio(slow, fast, repeats=7):

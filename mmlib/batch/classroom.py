@@ -23,8 +23,7 @@ from mmlib.batch.suites import Job, make_job
 from mmlib.data import Splits, cache_directory, load
 from mmlib.data.cache import atomic_path
 from mmlib.notebook.parameters import BadParameter
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, train_run
+from mmlib.training import Run, TrainingConfig, train_run
 
 # From the least to the most that is worth while: seeds, and the share of a notebook's own epochs. Half the epochs with
 # two seeds shows how things work; only whole trainings with several seeds show what they are worth.

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlib.data.cache import spelled
 from mmlib.data.stored import StoredRows, joined, selected
+from mmlib.source_code import identity_of
 
 
 class Batch(NamedTuple):
@@ -110,10 +110,11 @@ class MultimodalDataset:
         }
 
     def fingerprint(self) -> str:
-        """A short content hash of everything a run depends on; ties checkpoints to their data."""
-        digest = hashlib.sha256(repr((self.class_names, self.domain_names)).encode())
-        digest.update("".join(name + spelled(self.front_end[name]) for name in sorted(self.front_end)).encode())
-        for name, tensor in [*self.inputs.items(), ("labels", self.labels), ("domains", self.domains)]:
+        """A short hash of everything that training may see: content, names, ground truth, and the front end."""
+        front_end = [(name, identity_of(function)) for name, function in sorted(self.front_end.items())]
+        digest = hashlib.sha256(repr((self.class_names, self.domain_names, front_end)).encode())
+        truth = [(f"truth {name}", values) for name, values in sorted(self.truth.items())]
+        for name, tensor in [*self.inputs.items(), ("labels", self.labels), ("domains", self.domains), *truth]:
             if isinstance(tensor, StoredRows):
                 digest.update(f"{name}{tensor.fingerprint()}".encode())
                 continue

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path, cache_directory, spelled
+from mmlib.data.cache import atomic_path, cache_directory
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.splits import Splits
 from mmlib.data.stored import StoredRows
 from mmlib.models.architecture import Architecture, has_frozen_trunk
+from mmlib.source_code import identity_of
 
 _PARTS = ("train", "validation", "test")
 
@@ -60,7 +61,7 @@ def _kept_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.device
     source: StoredRows = splits.train.inputs[name]
     rows = torch.cat([getattr(splits, part).inputs[name].rows for part in _PARTS]).unique()
     front_end = splits.train.front_end[name]
-    digest = hashlib.sha256(f"{source.content} {spelled(front_end)}".encode() + rows.numpy().tobytes())
+    digest = hashlib.sha256(f"{source.content} {identity_of(front_end)}".encode() + rows.numpy().tobytes())
     for value in trunk.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     content = digest.hexdigest()[:24]

@@ -17,7 +17,7 @@ from mmlib.batch.execution import Limits
 from mmlib.notebook.parameters import BadParameter
 
 GOOD = """import pandas as pd
-from mmlib.training.estimates import Estimate
+from mmlib.training import Estimate
 from mmlib.notebook.claims import Record
 record = Record("small")
 table = pd.DataFrame({"method": ["erm", "=ema"], "target accuracy": [0.5, None], "seed": [0, 0]})

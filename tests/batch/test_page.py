@@ -18,7 +18,7 @@ from mmlib.batch import page as report
 from mmlib.batch.execution import Result
 from mmlib.notebook import plots
 from mmlib.notebook.claims import Record
-from mmlib.training.estimates import Estimate, estimate
+from mmlib.training import Estimate, estimate
 
 HOSTILE = "\"><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
 PROBE = """

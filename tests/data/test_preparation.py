@@ -19,9 +19,7 @@ from mmlib.data.clips.media import CorruptClip
 from mmlib.data.clips.preparation import Clip, Incomplete, Recipe, prepare, verify
 from mmlib.data.stored import StoredRows, folder_of, open_prepared
 from mmlib.published.reproduction import comparison
-from mmlib.training.estimates import estimate
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, score_table, train_runs
+from mmlib.training import Run, TrainingConfig, estimate, score_table, train_runs
 
 
 @pytest.fixture

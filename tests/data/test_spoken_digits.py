@@ -9,9 +9,7 @@ from mmlib.data import load
 from mmlib.data.digits import speech
 from mmlib.data.digits.degradation import degrade
 from mmlib.instruments.diagnosis import learning_speed
-from mmlib.training.estimates import estimate, paired_difference
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, per_seed, train_runs, where
+from mmlib.training import Run, TrainingConfig, estimate, paired_difference, per_seed, train_runs, where
 
 PARTS = ("train", "validation", "test")
 

@@ -7,9 +7,7 @@ from mmlib.data import Splits
 from mmlib.instruments import diagnosis
 from mmlib.models import build_classifier
 from mmlib.models.evaluate import evaluate
-from mmlib.training.estimates import estimate, paired_difference
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, per_seed, train_runs, where
+from mmlib.training import Run, TrainingConfig, estimate, paired_difference, per_seed, train_runs, where
 
 
 def test_learning_speed_sees_when_and_not_how_high():

@@ -10,8 +10,7 @@ from mmlib.methods import ABLATION, MBCD, build
 from mmlib.models import MultimodalClassifier, build_classifier
 from mmlib.models.evaluate import evaluate
 from mmlib.models.statistics_noise import perturb_statistics
-from mmlib.training.estimates import estimate
-from mmlib.training.loop import TrainingConfig, fit
+from mmlib.training import TrainingConfig, estimate, fit
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
 

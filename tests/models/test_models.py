@@ -16,8 +16,7 @@ from mmlib.models import (
 )
 from mmlib.models.activations import with_kept_activations
 from mmlib.models.architecture import load_published, published_files, published_names
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, train_runs
+from mmlib.training import Run, TrainingConfig, train_runs
 
 SHAPES = {"audio": (1, 40, 49), "image": (3, 32, 32)}
 

@@ -20,7 +20,7 @@ from mmlib.notebook.claims import MIME_TYPE, Record
 from mmlib.notebook.parameters import BadParameter, Interval, validate
 from mmlib.published import balance_benchmark, gmm_headlines, mbcd_accuracies, mbcd_table
 from mmlib.published.reproduction import captioned, comparison
-from mmlib.training.estimates import Estimate
+from mmlib.training import Estimate
 
 
 def test_claims_follow_their_interval():
