@@ -57,7 +57,7 @@ def test_what_does_not_run_changes_nothing(package):
         ("methods/sim_mmdg.py", '"""One hidden layer."""', '"""A layer, hidden."""  # truly'),
         ("instruments/diagnosis.py", "Calibrated:", "If calibrated:"),
         ("training/loop.py", "# the loss breaks ties", "# and the loss breaks ties"),
-        ("models/encoders.py", "def forward(self, signals: Tensor) -> Tensor:", "def forward(self, signals: Tensor,) -> Tensor:"),
+        ("models/encoders.py", "(self, signals: Tensor) -> Tensor:", "(self, signals: Tensor,) -> Tensor:"),
         ("methods/__init__.py", '"erm": Variant(ERM),', '"erm": Variant(ERM, None, {}),'),
         ("notebook/plots.py", "import io", "import io\nimport wave"),
         ("batch/suites.py", "import json", "import json\nimport wave"),
@@ -81,10 +81,8 @@ def test_names_that_a_package_hands_on_lead_to_where_they_come_from():
         "mmlib.seeding",
         "mmlib.checks",
     }
-    assert imported_by("def load():\n    from mmlib.data import load, MissingData") == {
-        "mmlib.data",
-        "mmlib.data.cache",
-    }
+    inside = "def load():\n    from mmlib.data import load, MissingData"
+    assert imported_by(inside) == {"mmlib.data", "mmlib.data.cache"}
     assert imported_by("for") == set() and imported_by("%matplotlib inline") == set()
     found = closure(["mmlib.methods.erm"])
     assert (

@@ -41,7 +41,8 @@ def identities(
         torch.__version__,
         resolve_device(config.device).type,
     )
-    return {run: _digest((shared, _of_run(run, config))) for run in runs}
+    code = {name: code_of_training(methods.variant(name)) for name in {run.method for run in runs}}
+    return {run: _digest((shared, _of_run(run, config), code[run.method])) for run in runs}
 
 
 def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:
@@ -51,7 +52,6 @@ def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:
         (variant.kind.__name__, variant.inner and variant.inner.__name__, sorted(variant.complete(**options).items())),
         (run.modalities, run.source, run.target),
         replace(configured, device="auto"),
-        code_of_training(variant),
     )
 
 

@@ -93,14 +93,15 @@ def test_a_run_that_cannot_be_is_refused_before_anything_is_trained(toy_splits, 
 
 
 def test_naming_runs_of_large_networks_builds_none(toy_splits, monkeypatch):
-    architecture = Architecture(encoder="resnet18")
+    architecture = Architecture(encoder="slowfast-r101", fused_head="mlp", frozen=True)
     started = time.perf_counter()
-    architecture.build(toy_splits.train.input_shapes, 3, 0)
+    architecture.build({"left": (3, 8, 32, 32)}, 3, 0)
     of_one_network = time.perf_counter() - started
     monkeypatch.setattr(Architecture, "build", None)
-    runs = [
-        Run(method, "there", seed, BOTH) for method in ("erm", "mbcd", "cmrf", "moosa", "pmr") for seed in range(50)
-    ]
+    some = ("erm", "mbcd", "cmrf", "moosa", "rna-net")
+    runs = [Run(method, "there", seed, BOTH) for method in some for seed in range(50)]
     started = time.perf_counter()
     assert len(set(identities(runs, toy_splits, CONFIG, architecture, {}).values())) == 250
-    assert time.perf_counter() - started < 2 * of_one_network
+    took = time.perf_counter() - started
+    print(f"naming 250 runs takes {took / of_one_network:.2f} of the time of building one network")
+    assert took < of_one_network
