@@ -23,8 +23,9 @@ import torch
 import yaml
 
 from mmlib.batch.given import check_against_notebook, declared_in
-from mmlib.data import content_of
+from mmlib.data import content_of, module_of
 from mmlib.notebook.parameters import BadParameter
+from mmlib.source_code import code_hash, imported_by
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -65,15 +66,21 @@ class Job:
         return ("" if wanted == "stand-in" else name), wanted == "auto"
 
     def key(self) -> str:
-        """What a finished run must agree with to be kept: notebook, library, parameters, data, environment. Raises
-        MissingData where the data is not there."""
+        """What a finished run must agree with to be kept: the notebook, the code that it and its data can reach,
+        parameters, data, environment. Raises MissingData where the data is not there."""
         name, dispensable = self.data
-        seen = torch.cuda.is_available() if self.effective.get("device", "auto") == "auto" else None
-        facts = [self.parameters, content_of(name, dispensable), platform.python_version(), seen, *_versions()]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        for path in [self.notebook, *sorted((ROOT / "mmlib").rglob("*.py"))]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        content = self.notebook.read_bytes()
+        cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
+        modules = {module for cell in cells for module in imported_by("".join(cell["source"]))}
+        facts = [
+            self.parameters,
+            content_of(name, dispensable),
+            code_hash(modules | ({module_of(name)} if name else set())),
+            torch.cuda.is_available() if self.effective.get("device", "auto") == "auto" else None,
+            platform.python_version(),
+            *_versions(),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + content).hexdigest()
 
 
 def but_seeds(parameters: Mapping[str, Any]) -> dict[str, Any]:

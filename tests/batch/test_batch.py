@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 
 import joblib
 import pandas as pd
@@ -15,6 +17,7 @@ from conftest import ROOT
 from mmlib.batch import batch, execution, run_times, suites
 from mmlib.batch.execution import Limits
 from mmlib.notebook.parameters import BadParameter
+from mmlib.source_code import code_hash
 
 GOOD = """import pandas as pd
 from mmlib.training import Estimate
@@ -26,6 +29,7 @@ record.add_runs(table)
 record.claim(f"{name} is good", Estimate(float(rate), 0.1, 3))
 record"""
 LIGHT = "print(rate)"
+DIGITS = 'dataset: str = "spoken_digits"  # d\nname: str = "x"  # n\nrate: float = 1.0  # r'
 
 
 def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, capsys):
@@ -64,11 +68,25 @@ def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
     keys.append(job.key())
     monkeypatch.setattr(suites, "_versions", lambda: ("2.0",))
     keys.append(job.key())
-    (tmp_path / "mmlib").mkdir()
-    (tmp_path / "mmlib" / "losses.py").write_text("pass")
-    monkeypatch.setattr(suites, "ROOT", tmp_path)
-    keys.append(job.key())
+    keys.append(suites.Job(kit.notebook("01_good", GOOD + " "), {}).key())
     assert keys[0] == keys[1] and len(set(keys)) == 4
+
+
+def test_a_run_depends_on_the_code_that_its_notebook_can_reach_and_on_no_other(kit, monkeypatch, tmp_path):
+    """A change of the page or of the batch leaves finished runs as they are; one of an equation does not."""
+    package = shutil.copytree(ROOT / "mmlib", tmp_path / "mmlib", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(suites, "code_hash", partial(code_hash, package=package))
+    job = suites.Job(kit.notebook("01_good", GOOD + "\nfrom mmlib.training import train_runs", DIGITS), {})
+    before = job.key()
+    for path in package.joinpath("batch").rglob("*.*"):
+        path.write_text(path.read_text() + "\n", encoding="utf-8")
+    for file in ("batch/page.py", "batch/suites.py", "data/clips/media.py", "data/digits/av_digits.py"):
+        (package / file).open("a").write("\nOTHER = 1\n")
+    assert job.key() == before
+    for file in ("methods/cmrf.py", "equations/losses.py", "notebook/claims.py", "data/digits/spoken_digits.py"):
+        (package / file).open("a").write("\nOTHER = 1\n")
+        assert job.key() != before, file
+        before = job.key()
 
 
 def test_other_parameters_are_another_run_and_defaults_are_none(kit):
