@@ -55,7 +55,7 @@ def test_a_changed_helper_changes_its_callers_and_nobody_else(package):
 def test_what_does_not_run_changes_nothing(package):
     for file, old, new in (
         ("methods/sim_mmdg.py", '"""One hidden layer."""', '"""A layer, hidden."""  # truly'),
-        ("instruments/diagnosis.py", "Calibrated:", "If calibrated:"),
+        ("instruments/truth.py", "Calibrated:", "If calibrated:"),
         ("training/loop.py", "# the loss breaks ties", "# and the loss breaks ties"),
         ("models/encoders.py", "(self, signals: Tensor) -> Tensor:", "(self, signals: Tensor,) -> Tensor:"),
         ("methods/__init__.py", '"erm": Variant(ERM),', '"erm": Variant(ERM, None, {}),'),

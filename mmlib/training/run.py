@@ -10,7 +10,7 @@ from torch import Tensor
 from mmlib import methods
 from mmlib.data.dataset import move
 from mmlib.data.splits import DomainProtocol, Splits
-from mmlib.instruments.diagnosis import gradient_cosines
+from mmlib.instruments.gradients import gradient_cosines
 from mmlib.methods.base import Method
 from mmlib.models.architecture import Architecture
 from mmlib.models.classifier import MultimodalClassifier

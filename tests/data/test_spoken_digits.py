@@ -8,7 +8,7 @@ import torch
 from mmlib.data import load
 from mmlib.data.digits import speech
 from mmlib.data.digits.degradation import degrade
-from mmlib.instruments.diagnosis import learning_speed
+from mmlib.instruments import learning_speed
 from mmlib.training import Run, TrainingConfig, estimate, paired_difference, per_seed, train_runs, where
 
 PARTS = ("train", "validation", "test")

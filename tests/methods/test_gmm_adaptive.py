@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mmlib.data.digits.degradation import degrade, degraded_samples
 from mmlib.equations.losses import gap_penalty, modality_gap, shift_penalty, true_class_scores
-from mmlib.instruments.diagnosis import separation_scores
+from mmlib.instruments import separation_scores
 from mmlib.methods import EMA, SWA, SWAD, build
 from mmlib.models import build_classifier
 from mmlib.models.evaluate import sample_scores
