@@ -49,7 +49,7 @@ def fused_gradient_norms(model: MultimodalClassifier, batch: Batch, present: Seq
 
 
 class LookAhead:
-    """MBCD's look-ahead (A2) on one batch, to be taken apart: every encoder steps down its own uni-modal loss.
+    """MBCD's look-ahead on one batch, to be taken apart: every encoder steps down its own uni-modal loss.
 
     All encoder weights take the step, in eval mode and double precision on a copy of the model.
     """

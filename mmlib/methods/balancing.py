@@ -1,4 +1,4 @@
-"""Rivals that balance the modalities' learning: OGM-GE, AGM, MMPareto, PMR, MBSD (methods.md B6).
+"""Rivals that balance the modalities' learning: OGM-GE, AGM, MMPareto, PMR, MBSD.
 
 Those without uni-modal losses read each modality's part of the fused logits (`MultimodalClassifier.split_logits`).
 """

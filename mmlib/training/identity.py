@@ -19,7 +19,7 @@ from mmlib import methods
 from mmlib.data.splits import Splits
 from mmlib.models.architecture import Architecture
 from mmlib.source_code import code_hash, identity_of
-from mmlib.training.loop import TrainingConfig, resolve_device
+from mmlib.training.loop import TrainingConfig
 from mmlib.training.run import Run
 
 
@@ -39,7 +39,7 @@ def identities(
         architecture.identity(),
         sorted(recorded.items()),
         torch.__version__,
-        resolve_device(config.device).type,
+        config.torch_device.type,
     )
     code = {name: code_of_training(methods.variant(name)) for name in {run.method for run in runs}}
     return {run: _digest((shared, _of_run(run, config), code[run.method])) for run in runs}

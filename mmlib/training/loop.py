@@ -51,6 +51,10 @@ class TrainingConfig:
         check(vars(self), allowed, "TrainingConfig")
         resolve_device(self.device)
 
+    @property
+    def torch_device(self) -> torch.device:
+        return resolve_device(self.device)
+
 
 @dataclass
 class History:
@@ -100,7 +104,7 @@ def fit(
     columns of their own (tensors apart), to be looked at; they never influence anything. A training that finds its
     `checkpoint` resumes from there and, on a CPU, ends with the identical weights and history.
     """
-    device = resolve_device(config.device)
+    device = config.torch_device
     train, validation = train.resident(device), validation.resident(device)
     watched = {name: dataset.resident(device) for name, dataset in (monitors or {}).items()}
     method.to(device)

@@ -14,7 +14,7 @@ from mmlib.data.splits import Splits
 from mmlib.models.architecture import Architecture, kept_state
 from mmlib.training.checkpoint import Checkpoint, set_aside
 from mmlib.training.identity import identities
-from mmlib.training.loop import History, TrainingConfig, resolve_device
+from mmlib.training.loop import History, TrainingConfig
 from mmlib.training.run import DEFAULT, Run, Trained, train_run
 
 
@@ -37,7 +37,7 @@ def train_runs(
     `$MMLIB_CACHE/runs` unless `cached` is False; one that was interrupted resumes from its checkpoint there. A line
     says how many were loaded. A damaged file is set aside, with a line that says so, and its run trained again.
     """
-    on_cpu = resolve_device(config.device).type == "cpu"
+    on_cpu = config.torch_device.type == "cpu"
     recorded = {"keep_scores": keep_scores, "keep_cosines": keep_cosines, "keep_seen": keep_seen}
     names = identities(runs, splits, config, architecture, recorded)
     found = {run: _loaded(run, _path(name), splits, architecture) for run, name in names.items()} if cached else {}

@@ -7,12 +7,12 @@ import torch
 
 from mmlib.data.dataset import Batch, move
 from mmlib.methods.base import Method
-from mmlib.training.loop import TrainingConfig, optimiser_of, resolve_device, take_step
+from mmlib.training.loop import TrainingConfig, optimiser_of, take_step
 
 
 def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], object]:
     """One whole step of this method on this batch, losses to update, as a function to be timed."""
-    device = resolve_device(config.device)
+    device = config.torch_device
     method.to(device).train()
     method.on_train_start(1000, 100)
     optimiser, batch = optimiser_of(method, config, device), move(batch, device)

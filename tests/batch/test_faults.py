@@ -34,8 +34,8 @@ FAULTS = {
     "05_memory": ("raise MemoryError('too much')", "memory", "too much", "MemoryError"),
     "06_disk": ("open('/dev/full', 'w').write('x' * 10**6)", "disk full", "No space left on device", "OSError"),
     "07_parameter": (
-        "from mmlib.notebook.parameters import validate\nvalidate(rate=(rate, int))",
-        "parameter", "rate must be a int, not 1.0", "BadParameter",
+        "from mmlib.notebook.parameters import BadParameter\nraise BadParameter('rate must be even')",
+        "parameter", "rate must be even", "BadParameter",
     ),
     "08_syntax": ("for", "error", "SyntaxError", "SyntaxError"),
     "09_cell_timeout": (
@@ -171,20 +171,19 @@ def test_seeds_that_would_count_twice_are_refused(kit, capsys):
 
 
 def test_what_the_set_up_would_refuse_is_refused_before_anything_runs(kit, capsys, tmp_path):
-    setup = f"""from mmlib.notebook.parameters import validate
-settings = validate(seeds=(seeds, range(2, 10)), kind=(kind, ("one", "two")))
-if settings.kind == "two" and settings.seeds > 5:
-    raise ValueError("two has five seeds")
-open({str(tmp_path / "ran")!r}, "w")"""
-    kit.notebook("01_checks", setup, 'seeds: int = 3  # runs\nkind: str = "one"  # which')
+    setup = f"""from mmlib.notebook import Settings
+open({str(tmp_path / "ran")!r}, "w")
+settings = Settings(globals(), seeds=(2, 9), kind=("one", "two"))"""
+    parameters = 'seeds: int = 3  # runs\nkind: str = "one"  # which\nepochs: int = 4  # e\nwarm_up: int = 2  # w'
+    kit.notebook("01_checks", setup, parameters)
     for chosen, message in {
         ("seeds=1",): "01_checks.ipynb: seeds must be an integer in 2 … 9, not 1.",
         ("kind=three",): "kind must be one of one, two, not 'three'",
-        ("kind=two", "seeds=[3, 7]"): "two has five seeds",
+        ("warm_up=[3, 7]",): "warm_up must be shorter than training, 4 epochs; it is 7",
     }.items():
         assert kit.run(*(part for text in chosen for part in ("-p", text))) == 2
         assert message in capsys.readouterr().err
-    assert not kit.out.exists() and not (tmp_path / "ran").exists(), "only what checks was executed"
+    assert not kit.out.exists() and not (tmp_path / "ran").exists(), "nothing was executed"
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"cells": 3}', "[]"], ids=["empty", "torn", "no cells", "a list"])

@@ -236,6 +236,17 @@ def test_statistics_noise_moves_statistics_and_nothing_else():
     maps = torch.randn(64, 5, 6, 6) * 2 + 3
     assert torch.equal(perturb_statistics(maps, 0.0), maps)
     moved = perturb_statistics(maps, 1.0)
+    alone = perturb_statistics(maps[:1], 1.0)
+    assert torch.allclose(alone, maps[:1], atol=0.02), "one sample has no spread over the batch"
+    few = maps[:3]
+    torch.manual_seed(1)
+    found = perturb_statistics(few, 1.0)
+    torch.manual_seed(1)
+    torch.rand(())
+    mean, deviation = (statistic.mean(-1) for statistic in (few.flatten(2), few.flatten(2).std(-1, keepdim=True)))
+    moved = [statistic + torch.randn(3, 5, 1, 1).squeeze() * statistic.std(0) for statistic in (mean, deviation)]
+    expected = (few - mean[..., None, None]) / deviation[..., None, None] * moved[1][..., None, None]
+    assert torch.allclose(found, expected + moved[0][..., None, None], atol=1e-4), "variances are those of samples"
 
     def standardised(values):
         centred = values - values.mean((2, 3), keepdim=True)

@@ -26,22 +26,17 @@ def inputs(batch=6, shapes=SHAPES):
     return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("fusion", ["concat", "sum", "gated"])
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_shapes_and_the_definition(fusion, head):
-    model = build_classifier(SHAPES, 5, 0, fusion=fusion, fused_head=head).eval()
+def test_shapes_and_the_definition(head):
+    model = build_classifier(SHAPES, 5, 0, fused_head=head).eval()
     outputs = model(inputs())
     assert outputs.fused_logits.shape == (6, 5)
     for name in SHAPES:
         feature = torch.nn.functional.layer_norm(model.encoders[name](inputs()[name]), (64,))
         assert torch.allclose(outputs.features[name], feature, atol=1e-5)
         assert torch.allclose(outputs.unimodal_logits[name], model.unimodal_heads[name](feature), atol=1e-5)
-    if fusion == "concat":
-        joined = torch.cat([outputs.features["audio"], outputs.features["image"]], 1)
-        assert torch.allclose(outputs.fused_logits, model.fused_head(joined))
-    if fusion == "sum":
-        total = outputs.features["audio"] + outputs.features["image"]
-        assert torch.allclose(outputs.fused_logits, model.fused_head(total))
+    joined = torch.cat([outputs.features["audio"], outputs.features["image"]], 1)
+    assert torch.allclose(outputs.fused_logits, model.fused_head(joined))
 
 
 def test_a_lost_modality_is_zeros_after_the_norm_for_the_fused_head_only():
@@ -96,19 +91,12 @@ def test_resnet_reads_any_channels_and_averages_frames():
             lambda: build_classifier(SHAPES, 5, 0, encoder="vit"),
             "no encoder 'vit'; choose one of small, resnet18, slowfast-r101, slowonly-r50",
         ),
-        (lambda: build_classifier(SHAPES, 5, 0, fusion="magic"), "fusion must be"),
         (lambda: build_classifier(SHAPES, 5, 0, fused_head="tail"), "fused_head must be"),
         (lambda: MultimodalClassifier({}, 5), "at least one encoder"),
         (lambda: SmallConvNet((32, 32)), r"reads \(channels, height, width\)"),
         (lambda: SlowFast((3, 30, 32, 32)), "a multiple of 4 frames, not 30"),
         (lambda: SlowOnly((3, 32, 32)), r"SlowOnly reads \(channels, frames, height, width\)"),
         (lambda: ResNet18((32,)), "ResNet18 reads"),
-        (
-            lambda: MultimodalClassifier(
-                {"a": SmallConvNet((1, 8, 8), 4), "b": SmallConvNet((1, 8, 8), 8)}, 3, fusion="sum"
-            ),
-            "features of one length",
-        ),
     ],
 )
 def test_wrong_settings_are_named(make, message):
