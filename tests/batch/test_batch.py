@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from mmlib.batch import batch, execution, run_times, suites
+from mmlib.batch import execution, run, run_times, suites
 from mmlib.batch.execution import Limits
 from mmlib.notebook.parameters import BadParameter
 
@@ -227,5 +227,5 @@ def test_a_cluster_that_does_not_answer_is_named(kit, capsys):
 def test_backends_that_are_not_installed_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     what = r"needs a package that is not installed: pip install dask distributed"
-    with pytest.raises(BadParameter, match=what), batch.Backend("dask").parallel():
+    with pytest.raises(BadParameter, match=what), run.Backend("dask").parallel():
         pass

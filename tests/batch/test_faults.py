@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from mmlib.batch import batch, execution, runner, suites
+from mmlib.batch import execution, run, runner, suites
 from mmlib.batch.execution import OWNER, Limits
 from mmlib.batch.processes import MARK, kill_marked, marked
 from mmlib.data import MissingData
@@ -198,7 +198,7 @@ def test_a_file_that_is_no_notebook_is_named(kit, capsys, content):
 
 def test_missing_data_weights_and_gpu_are_found_before_anything_runs(kit, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(batch, "resolve_device", lambda name: (_ for _ in ()).throw(ValueError(f"no {name} here")))
+    monkeypatch.setattr(run, "resolve_device", lambda name: (_ for _ in ()).throw(ValueError(f"no {name} here")))
     needs = (
         'benchmark: str = "hac"  # d\ndata: str = "real"  # d\nweights: str = "there"  # w\nmodalities: str = "video"'
     )
