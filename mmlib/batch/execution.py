@@ -127,6 +127,12 @@ def read_result(folder: Path) -> Result | None:
     return result if whole else None
 
 
+def results_in(out: Path) -> list[Result]:
+    """The whole results of a batch's folder, by name. A run that is still on its way is none."""
+    read = (read_result(path.parent) for path in sorted(out.glob(f"[!.]*/{RESULT}")))
+    return [result for result in read if result is not None]
+
+
 def _watch(job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: str | None) -> tuple[str, str]:
     """Run the job's process to its end or to a limit, and leave no process behind. Status and error."""
     deaths = _out_of_memory_kills()

@@ -56,14 +56,13 @@ _THUMBNAIL = 480  # pixels: twice the width it is shown at
 def write_page(
     suite: str, about: str, results: Sequence[Result], outdated: set[str], missing: Sequence[str], out: Path
 ) -> Path:
-    """Write `out/index.html`, and every training run as `out/results.csv` and `out/results.parquet`. Runs in `outdated`
-    (names) were made with other code, data or versions: they are listed and take no part in verdicts and tables."""
+    """Write `out/index.html`, and every training run as `out/results.csv`. Runs in `outdated` (names) were made with
+    other code, data or versions: they are listed and take no part in verdicts and tables."""
     page, valid = out / "index.html", [result for result in results if result.name not in outdated]
     table = pd.DataFrame(_training_runs(valid))
     if len(table):
-        for name, write in (("results.csv", table.to_csv), ("results.parquet", table.to_parquet)):
-            with atomic_path(out / name) as temporary:
-                write(temporary, index=False)
+        with atomic_path(out / "results.csv") as temporary:
+            table.to_csv(temporary, index=False)
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in valid:
         groups.setdefault((result.notebook, spelled(but_seeds(result.parameters))), []).append(result)
@@ -73,8 +72,7 @@ def write_page(
         f"<p>{finished} of {len(results) + len(missing)} runs finished.",
     ]
     if len(table):
-        body.append(f' <a href="results.csv">All {len(table)} trainings</a>, one a row (<a href="results.parquet">')
-        body.append("typed</a>).")
+        body.append(f' <a href="results.csv">All {len(table)} trainings</a>, one a row.')
     body.append("</p>")
     if missing:
         body.append(f'<p class="bad">Not run yet: {html.escape(", ".join(missing))}. The same command goes on.</p>')

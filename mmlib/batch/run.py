@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import signal
+import statistics
 import threading
 import time
 import uuid
@@ -23,8 +24,8 @@ import joblib
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from mmlib.batch import run_times, suites
-from mmlib.batch.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, read_result, run_one
+from mmlib.batch import suites
+from mmlib.batch.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, read_result, results_in, run_one
 from mmlib.batch.page import spelled, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.suites import Job, Suite
@@ -147,8 +148,6 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
                 for result in tqdm(running, total=len(to_run), desc="runs", unit="run", disable=not to_run):
                     told[result.name] = result
                     tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
-                    if result.status == FINISHED:
-                        run_times.remember(result)
                     if time.monotonic() - drawn > _PAGE_EVERY:
                         _write_page(suite, keys, out)
                         drawn = time.monotonic()
@@ -160,7 +159,7 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
 def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:
     """The page of all whole results in the folder, of which those in `keys` belong to this batch. Those that code, data
     or versions have left behind are set apart."""
-    results = [found for path in sorted(out.iterdir()) if path.is_dir() and (found := read_result(path)) is not None]
+    results = results_in(out)
     missing = sorted(keys.keys() - {result.name for result in results})
     outdated = {result.name for result in results if result.key != (keys.get(result.name) or _key(result, suite))}
     try:
@@ -180,13 +179,13 @@ def _key(result: Result, suite: Suite) -> str:
 
 def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     """What would run, with which parameters, what is done already, and how long it may take."""
-    lines, total, to_do, unknown = [], 0.0, 0, 0
+    lines, total, to_do, unknown, earlier = [], 0.0, 0, 0, results_in(out)
     with backend.parallel() as parallel:
         checked = {name: (key, problem) for name, key, problem in parallel(joblib.delayed(check)(job) for job in jobs)}
     for job in jobs:
         key, problem = checked[job.name]
         what = "cannot run" if problem else state(job, key, out)
-        seconds, exact = run_times.expected(job)
+        seconds, exact = expected_seconds(job, earlier)
         duration = ""
         if what not in (DONE, "cannot run"):
             to_do += 1
@@ -206,6 +205,16 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     if unknown:
         lines.append(f"{unknown} have no earlier run to go by.")
     return "\n".join(lines)
+
+
+def expected_seconds(job: Job, earlier: Sequence[Result]) -> tuple[float | None, bool]:
+    """Seconds that a job may take, and whether it was this very run that took them. Where it has not finished before,
+    the median of its notebook's finished runs with other parameters stands in; None where there are none."""
+    same_notebook = [result for result in earlier if result.notebook == job.notebook.name and result.status == FINISHED]
+    own = next((result.seconds for result in same_notebook if result.name == job.name), None)
+    if own is not None:
+        return own, True
+    return (statistics.median(result.seconds for result in same_notebook) if same_notebook else None), False
 
 
 def overview(folder: Path) -> str:
