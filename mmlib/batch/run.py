@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from mmlib.batch import suites
 from mmlib.batch.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, read_result, results_in, run_one
-from mmlib.batch.page import spelled, write_page
+from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.suites import Job, Suite
 from mmlib.data.cache import atomic_path
@@ -194,7 +194,7 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
             duration = "  time unknown" if seconds is None else f"  {'' if exact else 'about '}{seconds:.0f} s"
         lines += [
             f"{job.name}  {what}{duration}",
-            f"    {spelled(job.parameters)}",
+            f"    {in_words(job.parameters)}",
             *([f"    {problem}"] if problem else []),
         ]
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
