@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"Nothing was run: {error}", file=sys.stderr)
         return BAD
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on where this one was.", file=sys.stderr)
+        print("Stopped. The same command resumes where this one stopped.", file=sys.stderr)
         return STOPPED
     failed = [result for result in results if result.status != FINISHED]
     for result in failed:

@@ -1,4 +1,4 @@
-"""Run a suite and leave it alone: check everything first, go on past failures, run nothing twice, end with a page.
+"""Run a suite and leave it alone: check everything first, continue past failures, run nothing twice, end with a page.
 
 A folder belongs to one batch at a time. A batch that was killed leaves whole runs or none; the next one takes the
 folder over, ends what is left of the first, and does what is missing.
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from mmlib.batch import suites
-from mmlib.batch.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, read_result, results_in, run_one
+from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, owner_of, owns, read_result, run_one
 from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.suites import Job, Suite
@@ -142,18 +142,24 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
             to_run = [job for job in jobs if state(job, keys[job.name], out) != DONE]
             if len(to_run) < len(jobs):
                 print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are finished already and are kept.")
-            told, drawn = {}, time.monotonic()
+            returned, drawn = {}, time.monotonic()
             running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
             try:
                 for result in tqdm(running, total=len(to_run), desc="runs", unit="run", disable=not to_run):
-                    told[result.name] = result
+                    returned[result.name] = result
                     tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
                     if time.monotonic() - drawn > _PAGE_EVERY:
                         _write_page(suite, keys, out)
                         drawn = time.monotonic()
             finally:
                 page = _write_page(suite, keys, out)
-        return [told.get(job.name) or read_result(out / job.name) for job in jobs], page
+        return [returned.get(job.name) or read_result(out / job.name) for job in jobs], page
+
+
+def results_in(out: Path) -> list[Result]:
+    """The whole results of a batch's folder, by name. A run that is still on its way is none."""
+    read = (read_result(path.parent) for path in sorted(out.glob(f"[!.]*/{RESULT}")))
+    return [result for result in read if result is not None]
 
 
 def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:

@@ -52,7 +52,7 @@ def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, cap
     assert not kept(), "a torn result"
     assert kept()
     shutil.copytree(kit.out / "01_good", kit.out / ".01_good.abc.part")
-    assert [result.name for result in execution.results_in(kit.out)] == ["01_good", "02_wrong"], "none on its way"
+    assert [result.name for result in run.results_in(kit.out)] == ["01_good", "02_wrong"], "none on its way"
 
 
 def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
