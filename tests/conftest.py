@@ -111,8 +111,7 @@ class Kit:
 
 
 @pytest.fixture
-def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
-    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / "cache"))  # the times of its runs are its own
+def kit(tmp_path: Path) -> Kit:
     return Kit(tmp_path)
 
 

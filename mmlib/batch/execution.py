@@ -5,7 +5,7 @@
     <out>/<run>/with_code.html, without_code.html  the same as pages
     <out>/<run>/log.txt                            what the processes said beside it
 
-A run goes on only while the folder belongs to its batch (`owner.json`). That one rule ends it after Ctrl-C, and when
+A run continues only while the folder belongs to its batch (`owner.json`). That one rule ends it after Ctrl-C, and when
 another batch took the folder over after the first was killed, also where the run is on another machine.
 """
 
@@ -76,7 +76,7 @@ class Result:
 
 
 def run_one(job: Job, out: Path, token: str, limits: Limits) -> Result:
-    """Execute one job for the batch that owns `out` under this token. Whatever goes wrong is told, never raised."""
+    """Execute one job for the batch that owns `out` under this token. Whatever goes wrong is reported, never raised."""
     started, clock, key = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter(), ""
 
     def ended(status: str, error: str, **found: Any) -> Result:

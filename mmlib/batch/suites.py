@@ -46,7 +46,7 @@ class Job:
         """The run's folder: the notebook's name, and a short hash where parameters differ from the defaults."""
         if not self.parameters:
             return self.notebook.stem
-        return f"{self.notebook.stem}-{hashlib.sha256(_spelled(self.parameters).encode()).hexdigest()[:8]}"
+        return f"{self.notebook.stem}-{hashlib.sha256(_canonical(self.parameters).encode()).hexdigest()[:8]}"
 
     @cached_property
     def effective(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Job:
     @property
     def configuration(self) -> str:
         """Equal for runs that differ in their seeds alone."""
-        return f"{self.notebook.stem} {_spelled(but_seeds(self.parameters))}"
+        return f"{self.notebook.stem} {_canonical(but_seeds(self.parameters))}"
 
     @property
     def data(self) -> tuple[str, bool]:
@@ -93,7 +93,8 @@ def _versions() -> tuple[str, ...]:
     return tuple(version(name) for name in _DECISIVE)
 
 
-def _spelled(parameters: Mapping[str, Any]) -> str:
+def _canonical(parameters: Mapping[str, Any]) -> str:
+    """The same text for the same parameters, whatever their order."""
     return json.dumps(parameters, sort_keys=True)
 
 
