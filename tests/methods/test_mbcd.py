@@ -236,6 +236,14 @@ def test_statistics_noise_moves_statistics_and_nothing_else():
     maps = torch.randn(64, 5, 6, 6) * 2 + 3
     assert torch.equal(perturb_statistics(maps, 0.0), maps)
     moved = perturb_statistics(maps, 1.0)
+
+    def standardised(values):
+        centred = values - values.mean((2, 3), keepdim=True)
+        return centred / centred.std((2, 3), keepdim=True)
+
+    assert torch.allclose(standardised(moved), standardised(maps), atol=1e-3), "the pattern stays"
+    before, after = (values.mean((2, 3)).std(0).mean() for values in (maps, moved))
+    assert after / before == pytest.approx(2**0.5, rel=0.15), "noise as large as the statistic's own spread"
     alone = perturb_statistics(maps[:1], 1.0)
     assert torch.allclose(alone, maps[:1], atol=0.02), "one sample has no spread over the batch"
     few = maps[:3]
@@ -247,14 +255,6 @@ def test_statistics_noise_moves_statistics_and_nothing_else():
     moved = [statistic + torch.randn(3, 5, 1, 1).squeeze() * statistic.std(0) for statistic in (mean, deviation)]
     expected = (few - mean[..., None, None]) / deviation[..., None, None] * moved[1][..., None, None]
     assert torch.allclose(found, expected + moved[0][..., None, None], atol=1e-4), "variances are those of samples"
-
-    def standardised(values):
-        centred = values - values.mean((2, 3), keepdim=True)
-        return centred / centred.std((2, 3), keepdim=True)
-
-    assert torch.allclose(standardised(moved), standardised(maps), atol=1e-3), "the pattern stays"
-    before, after = (values.mean((2, 3)).std(0).mean() for values in (maps, moved))
-    assert after / before == pytest.approx(2**0.5, rel=0.15), "noise as large as the statistic's own spread"
 
 
 @pytest.mark.parametrize(
