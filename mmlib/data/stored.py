@@ -4,7 +4,7 @@
     <cache>/<name>/manifest.csv    key, label, status, the splits' own columns, facts and source hash of every clip
     <cache>/<name>/<modality>.npy  (clips, …), rows in the manifest's order
 
-`data.preparation` writes it; `open_prepared` reads it. Nothing is loaded before a batch asks for it.
+`data.clips.preparation` writes it; `open_prepared` reads it. Nothing is loaded before a batch asks for it.
 """
 
 import hashlib
