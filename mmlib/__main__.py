@@ -11,6 +11,7 @@ STOPPED, BAD = 130, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")

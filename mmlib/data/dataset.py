@@ -85,10 +85,12 @@ class MultimodalDataset:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Their names, in order."""
         return tuple(self.inputs)
 
     @property
     def device(self) -> torch.device:
+        """Where the labels are, and batches are gathered."""
         return self.labels.device
 
     @property

@@ -31,6 +31,7 @@ class LogMel(nn.Module):
         )
 
     def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, time) → (batch, 1, mels, frames)."""
         return _standardise((self.mel.to(waveform.device)(waveform) + 1e-6).log()).unsqueeze(1)
 
 

@@ -126,6 +126,7 @@ class Separation:
 
     @property
     def two_components(self) -> bool:
+        """Whether BIC prefers two components by more than 10."""
         return bool(self.bic_gain > 10)
 
     @property

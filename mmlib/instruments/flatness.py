@@ -86,10 +86,12 @@ class RadiusCurve:
 
     @property
     def mean(self) -> np.ndarray:
+        """Over the directions, (R,)."""
         return self.increases.mean(0)
 
     @property
     def standard_error(self) -> np.ndarray:
+        """Of that mean, (R,)."""
         return self.increases.std(0, ddof=1) / np.sqrt(len(self.increases))
 
 

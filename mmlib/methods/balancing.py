@@ -38,6 +38,7 @@ class Modulated(Method):
         raise NotImplementedError
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """CE(z_mm, y) alone; the coefficients of this batch are set for `backward`."""
         outputs = self.model(batch.inputs)
         with torch.no_grad():
             scores = true_class_scores(self.model.split_logits(outputs.features), batch.labels)
@@ -47,6 +48,7 @@ class Modulated(Method):
         return {"fused": fused_cross_entropy(outputs.fused_logits, batch.labels)}
 
     def backward(self, losses: dict[str, Tensor]) -> None:
+        """The plain gradients, then each encoder's by its coefficient."""
         super().backward(losses)
         for name, coefficient in zip(self.model.modalities, self._coefficients, strict=True):
             for parameter in self.model.encoders[name].parameters():
@@ -54,6 +56,7 @@ class Modulated(Method):
                     self.modulate(parameter.grad, coefficient)
 
     def modulate(self, gradient: Tensor, coefficient: Tensor) -> None:
+        """Scale one weight's gradient in place."""
         gradient.mul_(coefficient)
 
 
@@ -70,10 +73,12 @@ class OGMGE(Modulated):
         self.noise = noise
 
     def coefficients(self, scores: Tensor) -> Tensor:
+        """1 − tanh(α ρ_k) where ρ_k > 1, else 1; (M,)."""
         ratio = ratios_to_others(scores.sum(1))
         return torch.where(ratio > 1, 1 - (self.strength * ratio).tanh(), 1.0)
 
     def modulate(self, gradient: Tensor, coefficient: Tensor) -> None:
+        """Convolutions alone: scaled, and with noise of the unscaled gradient's deviation."""
         if gradient.ndim < 4:
             return
         noise = gradient.std() * torch.randn_like(gradient) if self.noise else 0.0
@@ -93,6 +98,7 @@ class AGM(Modulated):
         self.step = 0
 
     def coefficients(self, scores: Tensor) -> Tensor:
+        """exp(α · min(r̂_k − r_k, 7)), (M,); this batch is counted into the running means first."""
         score = scores.clamp(min=1e-8).log().mean(1)
         self.step += 1
         self.running.lerp_(score, 1 / self.step)
@@ -104,9 +110,11 @@ class AGM(Modulated):
         return (score - (score.sum() - score) / (len(score) - 1)).exp()
 
     def counters(self) -> dict[str, Any]:
+        """The number of steps so far."""
         return {"step": self.step}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take it back."""
         self.step = counters["step"]
 
 
@@ -168,6 +176,7 @@ class PMR(Method):
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
+        """The classes' prototypes: mean features of the training set, in eval mode."""
         self.model.eval()
         device = next(self.model.parameters()).device
         sums = {name: torch.zeros_like(self._prototypes(name)) for name in self.model.modalities}
@@ -183,6 +192,7 @@ class PMR(Method):
         return getattr(self, f"prototypes_{name}")
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """CE(z_mm, y), and each modality's cross-entropy against its prototypes, weighted."""
         outputs = self.model(batch.inputs)
         logits = {name: -torch.cdist(h, self._prototypes(name)) for name, h in outputs.features.items()}
         with torch.no_grad():
@@ -208,6 +218,7 @@ class MBSD(MultiLoss):
         self.weight = weight
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Multi-loss, and the weak modality's divergence from the dominant one."""
         outputs = self.model(batch.inputs)
         logits = torch.stack(list(outputs.unimodal_logits.values())).log_softmax(-1)  # (M, B, C)
         with torch.no_grad():

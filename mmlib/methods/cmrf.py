@@ -47,17 +47,21 @@ class CMRF(Method):
 
     @property
     def predictor(self) -> nn.Module:
+        """The teacher."""
         return self.average.module[0]
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Fix the step after which averaging and distillation begin."""
         self.first_step = round(self.start * total_steps)
 
     def after_step(self) -> None:
+        """Equal average of all steps since the start; until then, the network itself."""
         self.step += 1
         averaged = max(1, self.step - self.first_step)
         self.average.lerp_towards(nn.ModuleList([self.model, self.projections]), 1 / averaged)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The four terms; the last one once the teacher averages."""
         outputs = self.model(batch.inputs)
         projected = {name: self.projections[name](feature) for name, feature in outputs.features.items()}
         unimodal = unimodal_cross_entropies(outputs.unimodal_logits, batch.labels)
@@ -88,7 +92,9 @@ class CMRF(Method):
         return total / (len(student) - 1)
 
     def counters(self) -> dict[str, Any]:
+        """The number of steps so far."""
         return {"step": self.step}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take it back."""
         self.step = counters["step"]

@@ -42,6 +42,7 @@ class GapMixture(MultiLoss):
 
     @classmethod
     def check(cls, options: Mapping[str, object], **allowed: Any) -> None:
+        """Raises a ValueError for an option that is not allowed, with the method's name."""
         check(options, allowed, cls.__name__)
 
     def observe(self, epoch: int, train: MultimodalDataset) -> None:
@@ -55,6 +56,7 @@ class GapMixture(MultiLoss):
         self.warm = self.warm or over
 
     def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        """Remember the heads' mean accuracy on validation data, for the rule that ends the warm-up."""
         known = [validation[f"validation {name} accuracy"] for name in self.model.modalities]
         self.accuracies.append(sum(known) / len(known))
 
@@ -84,9 +86,11 @@ class GapMixture(MultiLoss):
         return separation.mixture.posterior(gaps).float(), separation.mixture
 
     def counters(self) -> dict[str, Any]:
+        """Averaged scores (M, N), the heads' accuracies by epoch, and whether the warm-up is over."""
         return {"scores": self.scores, "accuracies": self.accuracies, "warm": self.warm}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take them back."""
         self.scores, self.accuracies, self.warm = (counters[name] for name in ("scores", "accuracies", "warm"))
 
 
@@ -141,6 +145,7 @@ class GMMAdaptive(GapMixture):
         self.mixture: Mixture | None = None
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
+        """Observe; after the warm-up, fit the mixture anew and judge every sample by it."""
         self.observe(epoch, train)
         if self.warm:
             self.judge()
@@ -154,6 +159,7 @@ class GMMAdaptive(GapMixture):
         self.watched["mean posterior"] = self.imbalance.mean()
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """During the warm-up multi-loss; then L_i as above, mean over the batch, by terms."""
         if self.imbalance is None:
             return super().step_losses(batch)
         outputs = self.model(batch.inputs)
@@ -206,6 +212,7 @@ class Purified(GapMixture):
         self.kept: Tensor | None = None
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
+        """The rows of this epoch: all during the warm-up; then as many draws from those that were chosen at its end."""
         if self.kept is None:
             self.observe(epoch, train)
             if not self.warm:
@@ -230,8 +237,10 @@ class Purified(GapMixture):
         return rows
 
     def counters(self) -> dict[str, Any]:
+        """As above, and the chosen rows."""
         return super().counters() | {"kept": self.kept}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take them back."""
         super().load_counters(counters)
         self.kept = counters["kept"]

@@ -80,15 +80,19 @@ class MBCD(Method):
 
     @property
     def predictor(self) -> nn.Module:
+        """The teacher: the averaged network."""
         return self.average.module
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Fix β for this many steps."""
         self.average.begin(total_steps)
 
     def after_step(self) -> None:
+        """Θ_ema ← β Θ_ema + (1 − β) Θ."""
         self.average.follow(self.model)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The parts of L above, by name; what is switched off is left out."""
         below = self._below(self.model, batch.inputs)
         features = self.model.normalise({name: self._first_pass(name, below[name]) for name in below})
         logits = self.model.unimodal_logits(features)

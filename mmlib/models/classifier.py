@@ -90,6 +90,7 @@ class MultimodalClassifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "MultimodalClassifier":
+        """Frozen trunks stay in eval mode."""
         super().train(mode)
         for encoder in self.encoders.values():
             if isinstance(encoder, Encoder) and is_frozen(encoder.trunk):

@@ -53,6 +53,7 @@ class TrainingConfig:
 
     @property
     def torch_device(self) -> torch.device:
+        """The device that `device` stands for here."""
         return resolve_device(self.device)
 
 
@@ -66,6 +67,7 @@ class History:
     tensors: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
+        """The rows as a table, by epoch."""
         return pd.DataFrame(self.rows).set_index("epoch")
 
     def add(self, row: Mapping[str, float], measured: Mapping[str, float | Tensor]) -> None:
@@ -212,6 +214,7 @@ def _tensor_float_32(allowed: bool) -> Iterator[None]:
 
 
 def optimiser_of(method: Method, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser of everything that a method trains."""
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimiser == "adam":

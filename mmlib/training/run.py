@@ -80,6 +80,7 @@ class Trained:
 
     @property
     def sample_scores(self) -> Tensor | None:
+        """(epochs, M, N) float16, or None where they were not asked for."""
         by_epoch = self.history.tensors.get(SCORES)
         return None if by_epoch is None else torch.stack(by_epoch)
 
