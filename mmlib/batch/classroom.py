@@ -54,7 +54,7 @@ def calibrate() -> Speed:
 def _measure() -> Speed:
     splits = load("spoken_digits")
     parts = {name: getattr(splits, name).thinned(400) for name in ("train", "validation", "test")}
-    splits = replace(splits, **parts).prepared()
+    splits = replace(splits, **parts).preprocessed()
     alone = min(_train(splits) for _ in range(3))
     workers = os.cpu_count() or 1
     with joblib.Parallel(workers) as parallel:

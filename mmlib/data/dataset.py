@@ -96,7 +96,7 @@ class MultimodalDataset:
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Modality → shape of one sample, as the encoders need it."""
-        seen = self.as_seen({name: tensor[:1] for name, tensor in self.inputs.items() if name in self.front_end})
+        seen = self.as_inputs({name: tensor[:1] for name, tensor in self.inputs.items() if name in self.front_end})
         return {name: tuple(seen.get(name, tensor).shape[1:]) for name, tensor in self.inputs.items()}
 
     @property
@@ -105,7 +105,7 @@ class MultimodalDataset:
         values = sum(math.prod(shape) for shape in self.input_shapes.values())
         return max(1, min(512, 2**26 // values))
 
-    def as_seen(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def as_inputs(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         """Network inputs of stored signals (batch, …)."""
         return {
             name: self.front_end[name](value) if name in self.front_end else value for name, value in stored.items()
@@ -212,7 +212,7 @@ class MultimodalDataset:
             order = order[torch.randperm(len(order), generator=generator)]
         for batch in self._gathered(order.to(self.device).split(batch_size)):
             batch = batch if device is None else move(batch, device)
-            yield batch if stored else batch._replace(inputs=self.as_seen(batch.inputs))
+            yield batch if stored else batch._replace(inputs=self.as_inputs(batch.inputs))
 
     def _gathered(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
         """The rows of each part; what is on disk is read in a thread while the part before it is worked on."""
@@ -233,7 +233,7 @@ class MultimodalDataset:
 
     def whole(self) -> Batch:
         """All samples as one batch."""
-        inputs = self.as_seen({name: tensor[:] for name, tensor in self.inputs.items()})
+        inputs = self.as_inputs({name: tensor[:] for name, tensor in self.inputs.items()})
         return Batch(inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device))
 
     def seen(self) -> "MultimodalDataset":

@@ -42,7 +42,7 @@ def drop_probabilities(ratios: Tensor) -> Tensor:
     return (ratios - 1).clamp(min=0).tanh()
 
 
-def draw_kept(drop_probability: Tensor, batch: int) -> Tensor:
+def draw_mask(drop_probability: Tensor, batch: int) -> Tensor:
     """Which modalities each sample keeps, (batch, M) of 0 and 1, without rescaling.
 
     Each modality is dropped with its own probability. A sample that would lose all of them keeps one drawn at random;

@@ -83,8 +83,8 @@ def modality_contributions(model: MultimodalClassifier, dataset: MultimodalDatas
     features = {name: torch.cat([part[name] for part in collected]) for name in model.modalities}
 
     def accuracy(present: frozenset[str]) -> float:
-        keep = torch.tensor([float(name in present) for name in model.modalities], device=dataset.device)
-        return float((model.fuse(features, keep).argmax(1) == dataset.labels).double().mean())
+        mask = torch.tensor([float(name in present) for name in model.modalities], device=dataset.device)
+        return float((model.fuse(features, mask).argmax(1) == dataset.labels).double().mean())
 
     return shapley_values(model.modalities, accuracy)
 

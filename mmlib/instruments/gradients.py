@@ -39,8 +39,8 @@ def gradient_cosines(model: MultimodalClassifier, batch: Batch) -> dict[str, flo
 def fused_gradient_norms(model: MultimodalClassifier, batch: Batch, present: Sequence[str]) -> dict[str, float]:
     """‖∇_θk CE(z_mm)‖ of every present modality's encoder, in eval mode, where the others' features are zeros."""
     model.eval()
-    keep = torch.tensor([float(name in present) for name in model.modalities], device=batch.labels.device)
-    loss = functional.cross_entropy(model(batch.inputs, keep).fused_logits, batch.labels)
+    mask = torch.tensor([float(name in present) for name in model.modalities], device=batch.labels.device)
+    loss = functional.cross_entropy(model(batch.inputs, mask).fused_logits, batch.labels)
     norms = {}
     for name in present:
         parts = torch.autograd.grad(loss, list(model.encoders[name].parameters()), retain_graph=True)

@@ -165,8 +165,8 @@ class GMMAdaptive(GapMixture):
         outputs = self.model(batch.inputs)
         imbalance, weights = self.imbalance[batch.indices], self.weights[batch.indices]
         weakest = functional.one_hot(self.weakest[batch.indices], len(self.scores)) * imbalance[:, None]  # (B, M)
-        keep = (torch.rand_like(weakest) >= self.fusion * weakest).to(weakest)
-        heads = {"fused": (self.model.fuse(outputs.features, keep), weights)}
+        mask = (torch.rand_like(weakest) >= self.fusion * weakest).to(weakest)
+        heads = {"fused": (self.model.fuse(outputs.features, mask), weights)}
         for (name, logits), weak in zip(outputs.unimodal_logits.items(), weakest.T, strict=True):
             heads[name] = logits, weights * (1 - self.release * weak)
         losses = {}

@@ -9,7 +9,7 @@ from mmlib.equations.averaging import ExponentialAverage
 from mmlib.equations.losses import (
     confidences,
     distillation,
-    draw_kept,
+    draw_mask,
     drop_probabilities,
     fused_cross_entropy,
     look_ahead,
@@ -97,10 +97,10 @@ class MBCD(Method):
         features = self.model.normalise({name: self._first_pass(name, below[name]) for name in below})
         logits = self.model.unimodal_logits(features)
         losses = unimodal_cross_entropies(logits, batch.labels) if self.unimodal else {}
-        kept = self._kept(logits)
+        mask = self._mask(logits)
         if self.look_ahead:
             features = self.model.normalise(self._second_pass(below, losses))
-        fused_logits = self.model.fuse(features, kept)
+        fused_logits = self.model.fuse(features, mask)
         losses["fused"] = fused_cross_entropy(fused_logits, batch.labels)
         if self.weight:
             teacher_logits = self._teacher_logits(batch.inputs, below)
@@ -111,7 +111,7 @@ class MBCD(Method):
             losses |= unimodal_cross_entropies(apart, batch.labels)
         return losses
 
-    def _kept(self, unimodal_logits: dict[str, Tensor]) -> Tensor | None:
+    def _mask(self, unimodal_logits: dict[str, Tensor]) -> Tensor | None:
         """Adaptive modality dropout: s_k → r_k → p_k → a mask for the fused head."""
         if self.dropout == 0:
             return None
@@ -123,7 +123,7 @@ class MBCD(Method):
         batch = len(next(iter(unimodal_logits.values())))
         for name, share, drop in zip(unimodal_logits, confidence / batch, probability, strict=True):
             self.watched[f"{name} confidence"], self.watched[f"{name} drop probability"] = share, drop
-        return draw_kept(probability, batch)
+        return draw_mask(probability, batch)
 
     def _below(self, model: MultimodalClassifier, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the adapted part of each encoder reads."""

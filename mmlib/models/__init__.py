@@ -1,6 +1,6 @@
 """Encoders for single modalities and the classifier that joins them."""
 
-from mmlib.models.activations import with_kept_activations
+from mmlib.models.activations import with_cached_activations
 from mmlib.models.architecture import Architecture, published_files
 from mmlib.models.classifier import MultimodalClassifier, Outputs, build_classifier, is_frozen
 from mmlib.models.encoders import Encoder, ResNet18, SmallConvNet
@@ -21,5 +21,5 @@ __all__ = [
     "is_frozen",
     "published_files",
     "sample_scores",
-    "with_kept_activations",
+    "with_cached_activations",
 ]

@@ -50,11 +50,11 @@ class MultimodalClassifier(nn.Module):
         if fused_head == "mlp":
             self.fused_head = nn.Sequential(nn.Linear(joined, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes))
 
-    def forward(self, inputs: Mapping[str, Tensor], keep: Tensor | None = None) -> Outputs:
-        """`keep` (batch, M) or (M,), in the order of `modalities`: features times 0 are lost to the fused head only
+    def forward(self, inputs: Mapping[str, Tensor], mask: Tensor | None = None) -> Outputs:
+        """`mask` (batch, M) or (M,), in the order of `modalities`: features times 0 are lost to the fused head only
         (after LayerNorm, without rescaling)."""
         features = self.normalise({name: self.encoders[name](inputs[name]) for name in self.modalities})
-        return Outputs(features, self.unimodal_logits(features), self.fuse(features, keep))
+        return Outputs(features, self.unimodal_logits(features), self.fuse(features, mask))
 
     def normalise(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """h_k from the encoders' outputs θ_k(x_k)."""
@@ -75,11 +75,11 @@ class MultimodalClassifier(nn.Module):
         bias = self.fused_head.bias / len(sizes)
         return {name: features[name] @ weight.T + bias for name, weight in zip(self.modalities, weights, strict=True)}
 
-    def fuse(self, features: Mapping[str, Tensor], keep: Tensor | None = None) -> Tensor:
+    def fuse(self, features: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
         """Fused logits (batch, classes) from features, with lost modalities as in `forward`."""
         parts = [features[name] for name in self.modalities]
-        if keep is not None:
-            parts = [part * keep[..., index, None] for index, part in enumerate(parts)]
+        if mask is not None:
+            parts = [part * mask[..., index, None] for index, part in enumerate(parts)]
         return self.fused_head(torch.cat(parts, -1))
 
     def freeze_trunks(self) -> None:

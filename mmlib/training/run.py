@@ -96,7 +96,7 @@ def train_run(
     keep_seen: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train one run on prepared splits (`Splits.prepared`). Each epoch is also evaluated on the unseen domain
+    """Train one run on prepared splits (`Splits.preprocessed`). Each epoch is also evaluated on the unseen domain
     ("target"), and with `keep_seen` on samples as the network saw them ("seen", up to 500 training samples without
     augmentation). `keep_scores` keeps every training sample's scores by epoch; `keep_cosines` the cosines of each
     encoder's uni-modal and fused gradients on up to 256 seen samples ("<modality> gradient cosine"; see

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from mmlib.data.cache import atomic_path, cache_directory
 from mmlib.data.splits import Splits
-from mmlib.models.architecture import Architecture, kept_state
+from mmlib.models.architecture import Architecture, trained_state
 from mmlib.training.checkpoint import Checkpoint, set_aside
 from mmlib.training.identity import identities
 from mmlib.training.loop import History, TrainingConfig
@@ -71,8 +71,8 @@ def _path(identity: str, kind: str = "") -> Path:
 
 def _keep(trained: Trained, path: Path) -> None:
     state = {
-        "predictor": kept_state(trained.predictor),
-        "network": kept_state(trained.network),
+        "predictor": trained_state(trained.predictor),
+        "network": trained_state(trained.network),
         "history": asdict(trained.history),
         "scores": trained.scores,
     }

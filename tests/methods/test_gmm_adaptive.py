@@ -227,7 +227,7 @@ class TestTheFourProperties:
         method = stage_two(data, **OFF | {"fusion": 1.0})
         seen = []
         fuse = method.model.fuse
-        method.model.fuse = lambda features, keep=None: seen.append(keep) or fuse(features, keep)
+        method.model.fuse = lambda features, mask=None: seen.append(mask) or fuse(features, mask)
         torch.manual_seed(0)
         for _ in range(200):
             method.step_losses(data.whole())

@@ -14,7 +14,7 @@ from mmlib.models import (
     build_classifier,
     is_frozen,
 )
-from mmlib.models.activations import with_kept_activations
+from mmlib.models.activations import with_cached_activations
 from mmlib.models.architecture import load_published, published_files, published_names
 from mmlib.training import Run, TrainingConfig, train_runs
 
@@ -211,7 +211,7 @@ class TestPublishedWeights:
             published_files(str(tmp_path), ["audio"])
 
 
-class TestKeptActivations:
+class TestCachedActivations:
     ARCHITECTURE = Architecture(encoders=(("flow", "slowonly-r50"), ("audio", "resnet18")), frozen=True)
 
     @pytest.fixture
@@ -221,7 +221,7 @@ class TestKeptActivations:
         return dataclasses.replace(splits, **thinned, test=splits.test.thinned(7), augmentations={})
 
     def test_training_from_them_starts_where_the_whole_network_is(self, splits):
-        kept, shorter = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        kept, shorter = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
         whole = self.ARCHITECTURE.build(splits.train.input_shapes, 7, 0).eval()
         cut = shorter.build(kept.train.input_shapes, 7, 0).eval()
         with torch.no_grad():
@@ -233,20 +233,20 @@ class TestKeptActivations:
         assert torch.equal(kept.test.labels, splits.test.labels) and len(kept.test.whole().inputs["flow"]) == 7
 
     def test_they_are_computed_once(self, splits, monkeypatch):
-        first, _ = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        first, _ = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
         monkeypatch.setattr(SlowOnly, "forward", None)
-        again, _ = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        again, _ = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
         assert again.train.fingerprint() == first.train.fingerprint() != splits.train.fingerprint()
 
     def test_what_training_augments_stays(self, splits):
         augmented = dataclasses.replace(splits, augmentations={"flow": lambda frames, generator: frames})
-        kept, shorter = with_kept_activations(augmented, self.ARCHITECTURE, torch.device("cpu"))
+        kept, shorter = with_cached_activations(augmented, self.ARCHITECTURE, torch.device("cpu"))
         assert [name for name, _ in shorter.trunks_of] == ["audio"]
         assert kept.train.inputs["flow"].content == splits.train.inputs["flow"].content
 
     def test_trunks_that_learn_cannot_be_kept(self, splits):
         with pytest.raises(ValueError, match="the architecture is not frozen"):
-            with_kept_activations(splits, Architecture(), torch.device("cpu"))
+            with_cached_activations(splits, Architecture(), torch.device("cpu"))
 
     def test_runs_are_kept_without_frozen_trunks_and_load_as_they_were(self, splits, tmp_path, monkeypatch):
         monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
