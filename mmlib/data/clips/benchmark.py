@@ -69,7 +69,7 @@ class Benchmark:
     seconds: int = 10  # of sound
     fold_column: str = ""
     folds: int = 1
-    target_parts: tuple[str, ...] = ("test",)  # official parts of an unseen domain to test on
+    target_parts: tuple[str, ...] = ("test",)  # parts of an unseen domain to test on
 
     def find(self, source: Path, name: str) -> Path:
         """The file of this name below `source`. Raises FileNotFoundError, which says where it is published."""
