@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--address", default="", help="of the cluster, for dask and ray")
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
     run.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
-    data = commands.add_parser("data", help="prepare a data set; NAME --help tells more", add_help=False)
+    data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What each encoder is told to do: cosines and lengths of its gradients, and MBCD's look-ahead taken apart."""
+"""Which way each encoder is pulled: cosines and lengths of its gradients, and MBCD's look-ahead taken apart."""
 
 import copy
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from mmlib.methods.variant import Variant
 from mmlib.methods.weight_averaging import EMA, SWA, SWAD
 from mmlib.models.classifier import MultimodalClassifier
 
-# MBCD with some of its components off: the rows of the paper's Table 4, then the arms that make them fair. [kit]
+# MBCD with some of its components off: the rows of the paper's Table 4, then their matched baselines. [kit]
 _NOTHING = {"dropout": 0.0, "unimodal": False, "look_ahead": 0.0, "weight": 0.0}
 _GCC = {"unimodal": True, "look_ahead": 1e-2}
 ABLATION: dict[str, dict[str, Any]] = {

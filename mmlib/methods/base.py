@@ -12,7 +12,7 @@ from mmlib.models.classifier import MultimodalClassifier
 class Method(nn.Module):
     """Base of all methods. A subclass says how a batch becomes losses; everything else has a default.
 
-    `state_dict` holds the tensors of fixed shape, `counters` whatever else a checkpoint needs to go on.
+    `state_dict` holds the tensors of fixed shape, `counters` whatever else a training needs to resume.
     """
 
     # "best": the epoch with the best source validation accuracy is kept; "last": the final predictor is.

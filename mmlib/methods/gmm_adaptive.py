@@ -102,7 +102,7 @@ class GMMAdaptive(GapMixture):
     The weak modality of a sample is the one with the lowest score of the true class. The paper's four properties, each
     with its own switch (0 turns it off); the forms are this kit's reading, for the paper's are not public to us. [kit]
 
-    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality sits out with probability η q_i.
+    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality is dropped with probability η q_i.
     * `gap` λ_gap minimises the overall gap: G_i = sg(p_dom,i) − p_weak,i. Its gradient vanishes where p_weak,i is near
       0: what is hopeless is left alone.
     * `alignment` κ makes that penalty stronger on imbalanced samples.
@@ -111,9 +111,9 @@ class GMMAdaptive(GapMixture):
 
     Two more switches are this kit's own.
 
-    * `release` ρ lets the weak modality off its own cross-entropy, which would go on pulling at a sample that it cannot
-      solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy too, it can keep
-      a slow modality a beginner (README): choose it by validation accuracy, as `GRIDS` does.
+    * `release` ρ exempts the weak modality from its own cross-entropy, which would keep pulling at a sample that it
+      cannot solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy too, it
+      can keep a slow modality a beginner (README): choose it by validation accuracy, as `GRIDS` does.
     * `trust` ν weighs each sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training
       set: a small gap is no good sign where both modalities are wrong. What no modality can explain counts less.
 
@@ -182,7 +182,7 @@ class GMMAdaptive(GapMixture):
 
 
 class Purified(GapMixture):
-    """Data purification: after the warm-up, go on with the plain multi-loss on the samples with q_i < `threshold`.
+    """Data purification: after the warm-up, plain multi-loss on the samples with q_i < `threshold` alone.
 
     The mixture is fitted once, at the end of the warm-up. Every later epoch has as many steps as before: the kept
     samples are drawn evenly, each again only when all were drawn. `keep` says which they are; controls of one seed

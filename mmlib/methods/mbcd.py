@@ -26,7 +26,7 @@ PARTS = ("trunk", "last_stage", "head")
 class MBCD(Method):
     """L = CE(θ', φ_mm) + Σ_k CE(θ_k, φ_k) + λ [KL(p_ema ‖ p_mm) + Σ_k KL(p_ema ‖ p_k)]; predicts with the average.
 
-    Every component has its switch; `ABLATION` in `mmlib.methods` names the paper's rows and the fair arms.
+    Every component has its switch; `ABLATION` in `mmlib.methods` names the paper's rows and the matched baselines.
 
     * `dropout`: "adaptive" (AMD), or a fixed probability for every modality; 0 drops nothing.
     * `unimodal`: the losses Σ_k CE(θ_k, φ_k). Without them, AMD reads its confidences from heads that learn on
