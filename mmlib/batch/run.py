@@ -88,9 +88,9 @@ def _required(module: str, package: str) -> Any:
 
 
 def check(job: Job) -> tuple[str, str, str]:
-    """The job's name, its key, and what stands in its way ("" for nothing): its device, its weights, its data. To be
-    called where the job will run."""
-    key, problems = "", []
+    """The job's name, its identity, and what stands in its way ("" for nothing): its device, its weights, its data.
+    To be called where the job will run."""
+    identity, problems = "", []
     try:
         resolve_device(job.effective.get("device", "auto"))
     except (ValueError, RuntimeError) as problem:
@@ -102,20 +102,20 @@ def check(job: Job) -> tuple[str, str, str]:
     except OSError as problem:
         problems.append(str(problem))
     try:
-        key = job.key()
+        identity = job.identity()
     except (OSError, ValueError) as problem:
         problems.append(str(problem))
-    return job.name, key, " ".join(problems)
+    return job.name, identity, " ".join(problems)
 
 
-def state(job: Job, key: str, out: Path) -> str:
-    """DONE where a finished run of this key is there and whole; otherwise why the job has to run."""
+def state(job: Job, identity: str, out: Path) -> str:
+    """DONE where a finished run of this identity is there and whole; otherwise why the job has to run."""
     result = read_result(out / job.name)
     if result is None:
         return "damaged" if (out / job.name).exists() else "new"
     if result.status != FINISHED:
         return f"failed before ({result.status})"
-    return DONE if result.key == key else "changed since"
+    return DONE if result.identity == identity else "changed since"
 
 
 def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: Backend) -> tuple[list[Result], Path]:
@@ -134,12 +134,12 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
             raise BadParameter(
                 "\n".join(f"{', '.join(sorted(where))}: {what}" for what, where in problems.items() if what)
             )
-        keys = {name: key for name, key, _ in checked}
+        identities = {name: identity for name, identity, _ in checked}
         out.mkdir(parents=True, exist_ok=True)
         with _owned(out) as token:
             if backend.kind != "local" and not all(parallel(joblib.delayed(owns)(out, token) for _ in range(8))):
                 raise BadParameter(f"The cluster's machines do not see {out}: --out must be on a disk they share.")
-            to_run = [job for job in jobs if state(job, keys[job.name], out) != DONE]
+            to_run = [job for job in jobs if state(job, identities[job.name], out) != DONE]
             if len(to_run) < len(jobs):
                 print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are finished already and are kept.")
             returned, drawn = {}, time.monotonic()
@@ -149,10 +149,10 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
                     returned[result.name] = result
                     tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
                     if time.monotonic() - drawn > _PAGE_EVERY:
-                        _write_page(suite, keys, out)
+                        _write_page(suite, identities, out)
                         drawn = time.monotonic()
             finally:
-                page = _write_page(suite, keys, out)
+                page = _write_page(suite, identities, out)
         return [returned.get(job.name) or read_result(out / job.name) for job in jobs], page
 
 
@@ -162,12 +162,16 @@ def results_in(out: Path) -> list[Result]:
     return [result for result in read if result is not None]
 
 
-def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:
-    """The page of all whole results in the folder, of which those in `keys` belong to this batch. Those that code, data
-    or versions have left behind are set apart."""
+def _write_page(suite: Suite, identities: Mapping[str, str], out: Path) -> Path:
+    """The page of all whole results in the folder, of which those in `identities` belong to this batch. Those that
+    code, data or versions have left behind are set apart."""
     results = results_in(out)
-    missing = sorted(keys.keys() - {result.name for result in results})
-    outdated = {result.name for result in results if result.key != (keys.get(result.name) or _key(result, suite))}
+    missing = sorted(identities.keys() - {result.name for result in results})
+    outdated = {
+        result.name
+        for result in results
+        if result.identity != (identities.get(result.name) or _identity(result, suite))
+    }
     try:
         return write_page(suite.name, suite.about, results, outdated, missing, out)
     except OSError as error:  # results are worth more than their page: the next run makes it
@@ -175,10 +179,10 @@ def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:
         return out / "index.html"
 
 
-def _key(result: Result, suite: Suite) -> str:
-    """The key that this result's run would have now; "" where it cannot be run any more."""
+def _identity(result: Result, suite: Suite) -> str:
+    """The identity that this result's run would have now; "" where it cannot be run any more."""
     try:
-        return Job(suite.folder / result.notebook, result.parameters).key()
+        return Job(suite.folder / result.notebook, result.parameters).identity()
     except (OSError, ValueError):
         return ""
 
@@ -187,10 +191,13 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     """What would run, with which parameters, what is done already, and how long it may take."""
     lines, total, to_do, unknown, earlier = [], 0.0, 0, 0, results_in(out)
     with backend.parallel() as parallel:
-        checked = {name: (key, problem) for name, key, problem in parallel(joblib.delayed(check)(job) for job in jobs)}
+        checked = {
+            name: (identity, problem)
+            for name, identity, problem in parallel(joblib.delayed(check)(job) for job in jobs)
+        }
     for job in jobs:
-        key, problem = checked[job.name]
-        what = "cannot run" if problem else state(job, key, out)
+        identity, problem = checked[job.name]
+        what = "cannot run" if problem else state(job, identity, out)
         seconds, exact = expected_seconds(job, earlier)
         duration = ""
         if what not in (DONE, "cannot run"):

@@ -65,7 +65,7 @@ class Job:
         wanted = self.effective.get("data", "real")
         return ("" if wanted == "stand-in" else name), wanted == "auto"
 
-    def key(self) -> str:
+    def identity(self) -> str:
         """What a finished run must agree with to be kept: the notebook, the code that it and its data can reach,
         parameters, data, environment. Raises MissingData where the data is not there."""
         name, dispensable = self.data

@@ -63,15 +63,15 @@ def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
     job = suites.Job(notebook, {})
     monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"AV-Digits is not prepared"):
-        job.key()
+        job.identity()
     (tmp_path / "av_digits.npz").write_bytes(b"some")
-    keys = [job.key(), job.key()]
+    found = [job.identity(), job.identity()]
     (tmp_path / "av_digits.npz").write_bytes(b"other")
-    keys.append(job.key())
+    found.append(job.identity())
     monkeypatch.setattr(suites, "_versions", lambda: ("2.0",))
-    keys.append(job.key())
-    keys.append(suites.Job(kit.notebook("01_good", GOOD + " "), {}).key())
-    assert keys[0] == keys[1] and len(set(keys)) == 4
+    found.append(job.identity())
+    found.append(suites.Job(kit.notebook("01_good", GOOD + " "), {}).identity())
+    assert found[0] == found[1] and len(set(found)) == 4
 
 
 def test_a_run_depends_on_the_code_that_its_notebook_can_reach_and_on_no_other(kit, monkeypatch, tmp_path):
@@ -79,16 +79,16 @@ def test_a_run_depends_on_the_code_that_its_notebook_can_reach_and_on_no_other(k
     package = shutil.copytree(ROOT / "mmlib", tmp_path / "mmlib", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(suites, "code_hash", partial(code_hash, package=package))
     job = suites.Job(kit.notebook("01_good", GOOD + "\nfrom mmlib.training import train_runs", DIGITS), {})
-    before = job.key()
+    before = job.identity()
     for path in package.joinpath("batch").rglob("*.*"):
         path.write_text(path.read_text() + "\n", encoding="utf-8")
     for file in ("batch/page.py", "batch/suites.py", "data/clips/media.py", "data/digits/av_digits.py"):
         (package / file).open("a").write("\nOTHER = 1\n")
-    assert job.key() == before
+    assert job.identity() == before
     for file in ("methods/cmrf.py", "equations/losses.py", "notebook/claims.py", "data/digits/spoken_digits.py"):
         (package / file).open("a").write("\nOTHER = 1\n")
-        assert job.key() != before, file
-        before = job.key()
+        assert job.identity() != before, file
+        before = job.identity()
 
 
 def test_other_parameters_are_another_run_and_defaults_are_none(kit):
