@@ -3,8 +3,6 @@
 Those without uni-modal losses read each modality's part of the fused logits (`MultimodalClassifier.split_logits`).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -92,6 +90,8 @@ class AGM(Modulated):
     s_k over all steps so far. A modality ahead of its usual lead is slowed, one behind it is hastened.
     """
 
+    counted = ("step",)
+
     def __init__(self, model: MultimodalClassifier, strength: float = 1.0) -> None:
         super().__init__(model, strength)
         self.register_buffer("running", torch.zeros(len(model.modalities)))
@@ -108,14 +108,6 @@ class AGM(Modulated):
     @staticmethod
     def _leads(score: Tensor) -> Tensor:
         return (score - (score.sum() - score) / (len(score) - 1)).exp()
-
-    def counters(self) -> dict[str, Any]:
-        """The number of steps so far."""
-        return {"step": self.step}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take it back."""
-        self.step = counters["step"]
 
 
 class MMPareto(MultiLoss):

@@ -1,7 +1,6 @@
 """Cross-modal representation flattening (CMRF, Fan et al. 2024): learn from a flat path between modalities."""
 
 from itertools import permutations
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,8 @@ class CMRF(Method):
     that averages the network and its projections with equal weights after `start` (share of training); until then
     there is no distillation. Every modality counts alike [port: audio by half]. Predicts with the teacher. [kit]
     """
+
+    counted = ("step",)
 
     def __init__(
         self,
@@ -90,11 +91,3 @@ class CMRF(Method):
             mixed = share * teacher[own] + (1 - share) * teacher[other]
             total = total + direction_distance(student[own], mixed)
         return total / (len(student) - 1)
-
-    def counters(self) -> dict[str, Any]:
-        """The number of steps so far."""
-        return {"step": self.step}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take it back."""
-        self.step = counters["step"]

@@ -30,6 +30,8 @@ class GapMixture(MultiLoss):
     (`mixture.heads_have_peaked`).
     """
 
+    counted = ("scores", "accuracies", "warm")
+
     def __init__(self, model: MultimodalClassifier, warm_up: int | str, smoothing: float, relative: bool) -> None:
         super().__init__(model)
         if len(model.modalities) < 2:
@@ -84,14 +86,6 @@ class GapMixture(MultiLoss):
         if not separation.two_components:
             return torch.zeros_like(gaps), None
         return separation.mixture.posterior(gaps).float(), separation.mixture
-
-    def counters(self) -> dict[str, Any]:
-        """Averaged scores (M, N), the heads' accuracies by epoch, and whether the warm-up is over."""
-        return {"scores": self.scores, "accuracies": self.accuracies, "warm": self.warm}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take them back."""
-        self.scores, self.accuracies, self.warm = (counters[name] for name in ("scores", "accuracies", "warm"))
 
 
 class GMMAdaptive(GapMixture):
@@ -194,6 +188,7 @@ class Purified(GapMixture):
     * "clean": those that were not degraded, for data that knows it (truth fields `degraded_…`): a filter that sees all.
     """
 
+    counted = (*GapMixture.counted, "kept")
     KEEP = ("balanced", "random", "all", "clean")
 
     def __init__(
@@ -235,12 +230,3 @@ class Purified(GapMixture):
             generator = torch_generator("purified at random", self.draw)
             rows = torch.randperm(len(train), generator=generator)[: len(rows)].sort().values
         return rows
-
-    def counters(self) -> dict[str, Any]:
-        """As above, and the chosen rows."""
-        return super().counters() | {"kept": self.kept}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take them back."""
-        super().load_counters(counters)
-        self.kept = counters["kept"]

@@ -50,12 +50,13 @@ class WeightAveraging(Method):
         self.inner.on_epoch_end(validation)
 
     def counters(self) -> dict[str, Any]:
-        """Those of what trains inside."""
-        return {"inner": self.inner.counters()}
+        """Its own, and those of what trains inside."""
+        return super().counters() | {"inner": self.inner.counters()}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Take them back."""
-        self.inner.load_counters(counters["inner"])
+        self.inner.load_counters(counters.pop("inner"))
+        super().load_counters(counters)
 
 
 def _inputs(train: MultimodalDataset, batch_size: int, network: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -91,6 +92,7 @@ class SWA(WeightAveraging):
     """
 
     selection = "last"
+    counted = ("step", "averaged")
 
     def __init__(self, inner: Method, start: float = 0.5) -> None:
         super().__init__(inner)
@@ -118,15 +120,6 @@ class SWA(WeightAveraging):
         """Re-estimate batch-norm statistics on the training data."""
         refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
 
-    def counters(self) -> dict[str, Any]:
-        """Steps and epochs averaged so far, too."""
-        return super().counters() | {"step": self.step, "averaged": self.averaged}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take them back."""
-        super().load_counters(counters)
-        self.step, self.averaged = counters["step"], counters["averaged"]
-
 
 class SWAD(WeightAveraging):
     """Stochastic weight averaging, densely (Cha et al. 2021): every step inside the valley of the validation loss.
@@ -138,6 +131,7 @@ class SWAD(WeightAveraging):
     """
 
     selection = "last"
+    counted = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
 
     def __init__(self, inner: Method, patience_start: int = 3, patience_end: int = 6, tolerance: float = 0.3) -> None:
         super().__init__(inner)
@@ -194,15 +188,3 @@ class SWAD(WeightAveraging):
         self._merge_waiting()
         self.average.lerp_towards(self.merged.module, 1.0)
         refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
-
-    _COUNTERS = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
-
-    def counters(self) -> dict[str, Any]:
-        """The state of the search, segments that wait included."""
-        return super().counters() | {name: getattr(self, name) for name in self._COUNTERS}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take it back."""
-        super().load_counters(counters)
-        for name in self._COUNTERS:
-            setattr(self, name, counters[name])
