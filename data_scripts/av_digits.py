@@ -20,7 +20,7 @@ import numpy as np
 
 from mmlib.data.cache import cache_directory, load_arrays, save_arrays
 from mmlib.data.clips.downloads import download
-from mmlib.data.clips.preparation import arguments_of, downloads_of
+from mmlib.data.clips.script import arguments_of, downloads_of
 from mmlib.data.digits import av_digits
 
 URLS = {
@@ -33,7 +33,7 @@ URLS = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = arguments_of("av_digits", __doc__, arguments, parallel=False)
+    options = arguments_of("av_digits", __doc__, arguments)
     prepared = cache_directory() / av_digits.PREPARED
     if not options.verify:
         source = options.source or download_all(downloads_of("av_digits"))

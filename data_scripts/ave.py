@@ -12,8 +12,8 @@ The clips come from YouTube; their collectors hand them out as AVE_Dataset.zip, 
 from collections.abc import Sequence
 
 from mmlib.data.clips import ave
-from mmlib.data.clips.preparation import run_script
+from mmlib.data.clips.script import run_script
 
 
 def main(arguments: Sequence[str]) -> None:
-    run_script("ave", ave, __doc__, arguments, None)
+    run_script(ave.BENCHMARK, __doc__, arguments)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmlib.data.clips import cremad
 from mmlib.data.clips.downloads import download, download_lfs_files
-from mmlib.data.clips.preparation import run_script
+from mmlib.data.clips.script import run_script
 
 LISTS = "https://raw.githubusercontent.com/fanyunfeng-bit/Modal-Imbalance-PMR/1e5c79b645ad0980c145f016e52a31b935d0d7fc/data/CREMAD"
 HASHES = {
@@ -25,7 +25,7 @@ MEDIA = "https://media.githubusercontent.com/media/CheyneyComputerScience/CREMA-
 
 
 def main(arguments: Sequence[str]) -> None:
-    run_script("cremad", cremad, __doc__, arguments, download_all)
+    run_script(cremad.BENCHMARK, __doc__, arguments, download_all)
 
 
 def download_all(folder: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mmlib.data.clips import epic_kitchens
 from mmlib.data.clips.downloads import download
-from mmlib.data.clips.preparation import run_script
+from mmlib.data.clips.script import run_script
 
 LISTS = "https://raw.githubusercontent.com/jonmun/MM-SADA_Domain_Adaptation_Splits/master"
 HASHES = {
@@ -35,7 +35,7 @@ FRAMES = "https://data.bris.ac.uk/datasets/3h91syskeag572hl6tvuovwv4d/frames_rgb
 
 
 def main(arguments: Sequence[str]) -> None:
-    run_script("epic_kitchens", epic_kitchens, __doc__, arguments, download_all)
+    run_script(epic_kitchens.BENCHMARK, __doc__, arguments, download_all)
 
 
 def download_all(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmlib.data.clips import hac
 from mmlib.data.clips.downloads import download, download_lfs, unpack
-from mmlib.data.clips.preparation import run_script
+from mmlib.data.clips.script import run_script
 
 LISTS = (
     "https://raw.githubusercontent.com/donghao51/SimMMDG/d74cda3bb7aeb617dbaf465828e399e5c1c8b322/dataset/HAC_Splits"
@@ -31,7 +31,7 @@ ARCHIVES = "https://huggingface.co/datasets/hdong51/Human-Animal-Cartoon"
 
 
 def main(arguments: Sequence[str]) -> None:
-    run_script("hac", hac, __doc__, arguments, download_all)
+    run_script(hac.BENCHMARK, __doc__, arguments, download_all)
 
 
 def download_all(folder: Path) -> None:

@@ -4,7 +4,7 @@
     python -m mmlib data kinetics_sounds --verify          check what is prepared
 
 The clips belong to Kinetics-400, whose videos are YouTube's; many have gone since, and every table says how many.
-1. Get the Kinetics-400 archives as https://github.com/cvdfoundation/kinetics-dataset tells (k400_downloader.sh and
+1. Get the Kinetics-400 archives as https://github.com/cvdfoundation/kinetics-dataset describes (k400_downloader.sh and
    k400_extractor.sh; some 450 GB), and keep the clips that the lists name: <id>_<start>_<end>.mp4 or <id>_<start>.mp4.
 2. Get my_train.txt and my_test.txt from https://github.com/GeWu-Lab/OGM-GE_CVPR2022/tree/main/data/KineticSound
 3. With KS_train_val.json below DIR, the validation part is prepared, too. Without it: --protocol ks-val.
@@ -14,8 +14,8 @@ The clips belong to Kinetics-400, whose videos are YouTube's; many have gone sin
 from collections.abc import Sequence
 
 from mmlib.data.clips import kinetics_sounds
-from mmlib.data.clips.preparation import run_script
+from mmlib.data.clips.script import run_script
 
 
 def main(arguments: Sequence[str]) -> None:
-    run_script("kinetics_sounds", kinetics_sounds, __doc__, arguments, None)
+    run_script(kinetics_sounds.BENCHMARK, __doc__, arguments)

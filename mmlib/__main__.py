@@ -11,6 +11,7 @@ STOPPED, BAD = 130, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--address", default="", help="of the cluster, for dask and ray")
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
     run.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
-    data = commands.add_parser("data", help="prepare a data set; NAME --help tells more", add_help=False)
+    data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mmlib.batch import batch, classroom, suites
+    from mmlib.batch import classroom, run, suites
     from mmlib.batch.execution import FINISHED, Limits
     from mmlib.batch.given import parse_assignment
     from mmlib.notebook.parameters import BadParameter
@@ -45,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     folder = (options.notebooks or suites.NOTEBOOKS).resolve()
     try:
         if options.list:
-            print(batch.overview(folder))
+            print(run.overview(folder))
             return 0
         for name in ("jobs", "cell_timeout", "run_timeout"):
             if (value := getattr(options, name)) is not None and value < 1:
@@ -60,21 +61,21 @@ def _run(options: argparse.Namespace) -> int:
             )
             print(plan)
         out = options.out or Path("runs") / suite.name
-        backend = batch.Backend(options.backend, options.address, options.jobs)
+        backend = run.Backend(options.backend, options.address, options.jobs)
         given = {"cell": options.cell_timeout, "run": options.run_timeout}
         cores = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else 0
         limits = Limits(
             cores=cores, **suite.limits | {name: value for name, value in given.items() if value is not None}
         )
         if options.dry_run:
-            print(batch.forecast(jobs, out, backend))
+            print(run.forecast(jobs, out, backend))
             return 0
-        results, page = batch.run(suite, jobs, out, limits, backend)
-    except (BadParameter, batch.FolderInUse) as error:
+        results, page = run.run(suite, jobs, out, limits, backend)
+    except (BadParameter, run.FolderInUse) as error:
         print(f"Nothing was run: {error}", file=sys.stderr)
         return BAD
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on where this one was.", file=sys.stderr)
+        print("Stopped. The same command resumes where this one stopped.", file=sys.stderr)
         return STOPPED
     failed = [result for result in results if result.status != FINISHED]
     for result in failed:

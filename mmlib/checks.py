@@ -22,6 +22,7 @@ class Number:
     whole: bool = False
 
     def admits(self, value: object) -> bool:
+        """Whether this is such a number."""
         kind = numbers.Integral if self.whole else numbers.Real
         if not isinstance(value, kind) or isinstance(value, bool):
             return False

@@ -2,7 +2,6 @@
 
 import hashlib
 
-import numpy as np
 import torch
 
 
@@ -15,8 +14,3 @@ def seed_for(purpose: str, *seeds: int | str) -> int:
 def torch_generator(purpose: str, *seeds: int | str, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator for one purpose, e.g. `torch_generator("shuffle", seed, epoch)`."""
     return torch.Generator(device=device).manual_seed(seed_for(purpose, *seeds))
-
-
-def numpy_generator(purpose: str, *seeds: int | str) -> np.random.Generator:
-    """The same for NumPy, used where data is synthesised."""
-    return np.random.default_rng(seed_for(purpose, *seeds))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mmlib.data import MultimodalDataset, Splits
+from mmlib.training import Run, Trained, TrainingConfig, train_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,8 +111,7 @@ class Kit:
 
 
 @pytest.fixture
-def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
-    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / "cache"))  # the times of its runs are its own
+def kit(tmp_path: Path) -> Kit:
     return Kit(tmp_path)
 
 
@@ -132,6 +132,13 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture
 def toy() -> MultimodalDataset:
     return toy_dataset()
+
+
+@pytest.fixture(scope="session")
+def trained(toy_splits: Splits) -> list[Trained]:
+    """Four seeds of multi-loss on the toy data."""
+    runs = [Run("multi-loss", "there", seed, ("left", "right")) for seed in range(4)]
+    return train_runs(runs, toy_splits, TrainingConfig(epochs=3, device="cpu"))
 
 
 @pytest.fixture(scope="session")

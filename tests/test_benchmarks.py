@@ -23,7 +23,8 @@ from mmlib.equations.averaging import AveragedNetwork
 from mmlib.equations.mixture import fit_mixture
 from mmlib.instruments import flatness
 from mmlib.models import build_classifier
-from mmlib.training.loop import TrainingConfig, shortest_seconds, training_step
+from mmlib.training import TrainingConfig
+from mmlib.training.timing import shortest_seconds, training_step
 
 
 def ratio(slow, fast, repeats=7):
@@ -217,7 +218,7 @@ def test_memory_does_not_depend_on_the_number_of_clips(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (20, 360, 480, 3), np.uint8)
     write_video(clip, frames, 10, np.ones(2 * 22050, np.int16), 22050)
     program = (
-        "import sys; from pathlib import Path; from mmlib.data import cremad, preparation\n"
+        "import sys; from pathlib import Path; from mmlib.data.clips import cremad, preparation\n"
         "preparation.prepare(cremad.recipe(Path(sys.argv[1])), 4)\n"
         "status = Path('/proc/self/status').read_text()\n"  # getrusage would tell the peak of whoever started us
         "print('MiB', int(status.split('VmHWM:')[1].split()[0]) // 1024)"

@@ -1,5 +1,6 @@
 """Every notebook follows the house's template, and runs: on the embedded data at its defaults, and on AV-Digits."""
 
+import ast
 import json
 import re
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from mmlib.batch import suites
 from mmlib.notebook.claims import records_in
+from mmlib.notebook.parameters import SHARED, own_of
 
 NOTEBOOKS = sorted(suites.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 TEACHING = [path for path in NOTEBOOKS if "reproduce" not in path.stem]
@@ -90,6 +92,15 @@ def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def assigned(source):
+    """The names that a cell gives values to, those inside functions and comprehensions aside."""
+    found = set()
+    for statement in ast.parse(source).body:
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        found |= {node.id for target in targets if target for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return found
+
+
 class TestTemplate:
     def test_is_small_and_carries_no_outputs(self, notebook):
         assert len(notebook.cells) <= 45
@@ -107,19 +118,25 @@ class TestTemplate:
         for line in cell.source.splitlines():
             assert re.fullmatch(r'\w+: (int|float|str|bool) = ("[^"]*"|[\d.]+|True|False)  # .+', line), line
 
-    def test_set_up_is_one_cell_that_validates_every_parameter(self, notebook):
+    def test_set_up_is_one_short_cell_that_checks_every_parameter(self, notebook):
         parameters, set_up, *rest = code(notebook)
-        names = [line.split(":")[0] for line in parameters.source.splitlines()]
-        assert "validate(" in set_up.source
-        for name in names:
-            assert f"{name}=({name}," in set_up.source, f"{name} is not validated"
-            for cell in rest:
-                assert not re.search(
-                    rf"(?<![\w.\"']){name}(?![\w\"'=])", re.sub(r'"[^"\n]*"|#.*', "", cell.source)
-                ) or (f"for {name} " in cell.source or f"{name} =" in cell.source), (
-                    f"{name} is used past its validation: {cell.source[:80]}"
-                )
+        assert len([line for line in set_up.source.splitlines() if line.strip()]) <= 15
+        own = own_of([set_up.source])
+        for line in parameters.source.splitlines():
+            name, comment = line.split(":")[0], line.split("  # ")[1]
+            assert name in own or name in SHARED, f"{name} is not checked"
+            assert name not in SHARED or comment.startswith(SHARED[name].meaning), f"{name} means something else here"
         assert not any(re.search(r"^(import|from) ", cell.source, re.M) for cell in rest)
+
+    def test_parameters_are_read_through_the_settings_alone(self, notebook):
+        """And no name of the shared table means anything else: the set-up cell may be run again at any time."""
+        parameters, _, *rest = code(notebook)
+        declared = {line.split(":")[0] for line in parameters.source.splitlines()}
+        for cell in rest:
+            names = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+            stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+            assert not {node.id for node in names} & declared - stored, "not past its check"
+            assert not assigned(cell.source) & (SHARED.keys() | declared), cell.source
 
     def test_defines_no_classes_and_no_plots(self, notebook):
         for cell in code(notebook):
@@ -180,9 +197,7 @@ def test_runs_on_human_speech_and_handwriting(path, tmp_path, av_digits_prepared
 @pytest.mark.notebook
 def test_mbcd_runs_with_three_modalities_tuned_and_with_all_rivals_and_arms(tmp_path):
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith("06")]
-    measured = execute(
-        path, tmp_path, modalities=3, tuned=True, rivals=True, arms=True, seeds=2, epochs=1, directions=2
-    )
+    measured = execute(path, tmp_path, flow=True, tuned=True, rivals=True, arms=True, seeds=2, epochs=1, directions=2)
     assert any("MBCD beats moosa" in statement for statement in measured)
 
 

@@ -1,13 +1,18 @@
 """The tree as a whole: style, imports that run one way, files of a readable size."""
 
 import ast
+import importlib
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mmlib.batch import suites
 from mmlib.data.clips import stand_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +61,7 @@ def test_no_two_rooms_import_each_other_in_a_circle():
 def test_nothing_slow_is_imported_before_it_is_needed():
     """Every kernel and every process that trains imports these modules: each of the slow ones would cost it seconds."""
     code = """import sys
-import mmlib.instruments.diagnosis, mmlib.instruments.flatness, mmlib.training.runs
+import mmlib.instruments.hessian, mmlib.training
 import mmlib.notebook.plots, mmlib.notebook.claims, mmlib.notebook.widgets
 print(sorted({"torchvision", "sklearn", "scipy.stats", "av"}.intersection(sys.modules)))"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -71,6 +76,66 @@ def test_every_requirement_says_why_it_is_there():
 def test_files_are_short_enough_to_read():
     for path in (ROOT / "mmlib").rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 360, path
+
+
+def prose() -> Iterator[tuple[str, str]]:
+    """Where, and what is written there: README, notebooks, suites, docstrings."""
+    yield "README.md", (ROOT / "README.md").read_text()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        yield path.name, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for path in sorted((ROOT / "notebooks" / "suites").glob("*.yaml")):
+        yield path.name, path.read_text()
+    for path in sorted((*(ROOT / "mmlib").rglob("*.py"), *(ROOT / "data_scripts").glob("*.py"))):
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+        yield str(path.relative_to(ROOT)), "\n".join(filter(None, map(ast.get_docstring, nodes)))
+
+
+PROSE = dict(prose())
+
+
+@pytest.mark.parametrize("where", PROSE)
+def test_every_suite_data_set_file_and_name_in_prose_is_there(where):
+    text = PROSE[where]
+    for name in re.findall(r"mmlib run ([a-z]\w*)", text):
+        assert name in suites.names(), f"there is no suite {name}"
+    for name in re.findall(r"mmlib data ([a-z]\w*)", text):
+        assert (ROOT / "data_scripts" / f"{name}.py").is_file(), f"there is no data set {name}"
+    for name in re.findall(r"`(0\d|1[0-2])`", text):
+        assert list((ROOT / "notebooks").glob(f"{name}_*.ipynb")), f"there is no notebook {name}"
+    for name in re.findall(r"`(\d\d_\w+)`", text):
+        assert (ROOT / "notebooks" / f"{name}.ipynb").is_file(), f"there is no notebook {name}"
+    for name in re.findall(r"`((?:mmlib|tests|notebooks|methods|data_scripts)/[\w/.*]+)`", text):
+        assert list(ROOT.glob(name)) or list((ROOT / "mmlib").glob(name)), f"there is no file {name}"
+    for name in re.findall(r"`([a-z_]+(?:\.\w+)+)(?:\(.*?\))?`", text):
+        is_file = name.endswith(".py") and list((ROOT / "mmlib").rglob(name))
+        assert is_file or named(name), f"there is nothing called {name}"
+
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "mmlib").rglob("*.py")
+    if path.stem != "__main__"
+}
+
+
+def named(name: str) -> bool:
+    """Whether a dotted name whose beginning is a module's leads to a thing of it, or to an attribute of its classes.
+    Names that begin with no module of the kit say nothing about it."""
+    first, *rest = name.split(".")
+    starts = [module for module in MODULES if module == first or module.split(".")[-1] == first]
+    return not starts or any(leads_to(module, rest) for module in starts)
+
+
+def leads_to(module: str, names: Sequence[str]) -> bool:
+    while names and f"{module}.{names[0]}" in MODULES:
+        module, names = f"{module}.{names[0]}", names[1:]
+    thing: Any = importlib.import_module(module)
+    if names and not hasattr(thing, names[0]):
+        classes = [value for value in vars(thing).values() if isinstance(value, type)]
+        return any(names[0] in dir(one) or names[0] in getattr(one, "__annotations__", ()) for one in classes)
+    return not names or len(names) == 1 or hasattr(getattr(thing, names[0]), names[1])
 
 
 def readme_examples():

@@ -23,8 +23,7 @@ from mmlib.batch.suites import Job, make_job
 from mmlib.data import Splits, cache_directory, load
 from mmlib.data.cache import atomic_path
 from mmlib.notebook.parameters import BadParameter
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, train_run
+from mmlib.training import Run, TrainingConfig, train_run
 
 # From the least to the most that is worth while: seeds, and the share of a notebook's own epochs. Half the epochs with
 # two seeds shows how things work; only whole trainings with several seeds show what they are worth.
@@ -55,7 +54,7 @@ def calibrate() -> Speed:
 def _measure() -> Speed:
     splits = load("spoken_digits")
     parts = {name: getattr(splits, name).thinned(400) for name in ("train", "validation", "test")}
-    splits = replace(splits, **parts).prepared()
+    splits = replace(splits, **parts).preprocessed()
     alone = min(_train(splits) for _ in range(3))
     workers = os.cpu_count() or 1
     with joblib.Parallel(workers) as parallel:

@@ -5,7 +5,7 @@
     <out>/<run>/with_code.html, without_code.html  the same as pages
     <out>/<run>/log.txt                            what the processes said beside it
 
-A run goes on only while the folder belongs to its batch (`owner.json`). That one rule ends it after Ctrl-C, and when
+A run continues only while the folder belongs to its batch (`owner.json`). That one rule ends it after Ctrl-C, and when
 another batch took the folder over after the first was killed, also where the run is on another machine.
 """
 
@@ -57,13 +57,13 @@ class Limits:
 @dataclass(frozen=True)
 class Result:
     """How a run ended. `status` is "finished" or the kind of failure, `error` says what happened; `cell` is the failing
-    cell's code and `stderr` what was said there. `key` is `Job.key` at the start of the run, `files` holds the SHA-256
-    of every file beside this one."""
+    cell's code and `stderr` what was said there. `identity` is `Job.identity` at the start of the run, `files` holds
+    the SHA-256 of every file beside this one."""
 
     name: str
     notebook: str
     parameters: dict[str, Any]
-    key: str
+    identity: str
     status: str
     error: str
     cell: str
@@ -76,17 +76,17 @@ class Result:
 
 
 def run_one(job: Job, out: Path, token: str, limits: Limits) -> Result:
-    """Execute one job for the batch that owns `out` under this token. Whatever goes wrong is told, never raised."""
-    started, clock, key = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter(), ""
+    """Execute one job for the batch that owns `out` under this token. Whatever goes wrong is reported, never raised."""
+    started, clock, identity = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter(), ""
 
     def ended(status: str, error: str, **found: Any) -> Result:
         found = {"cell": "", "stderr": "", "environment": {}, "records": [], "files": {}} | found
         found |= {"started": started, "seconds": time.perf_counter() - clock}
-        return Result(job.name, job.notebook.name, job.parameters, key, status, error, **found)
+        return Result(job.name, job.notebook.name, job.parameters, identity, status, error, **found)
 
     try:
         with _gpu(job, out, token) as gpu, _temporary_folder(out, job.name) as folder:
-            clock, key = time.perf_counter(), job.key()  # waiting for a GPU is no running time
+            clock, identity = time.perf_counter(), job.identity()  # waiting for a GPU is no running time
             status, error = _watch(job, folder, out, token, limits, gpu)
             if status == INTERRUPTED:
                 return ended(status, error)

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import itertools
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ import nbformat
 import papermill
 import yaml
 
-from mmlib.notebook.parameters import BadParameter
+from mmlib.notebook.parameters import BadParameter, Settings, own_of
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
@@ -55,27 +54,19 @@ def check_against_notebook(notebook: Path, values: Mapping[str, Any]) -> dict[st
             known = ", ".join(declared) or "none"
             raise BadParameter(f"{notebook.name} has no parameter {name!r}; it has: {known}.")
     typed = {name: _typed(notebook, name, value, declared[name][0]) for name, value in values.items()}
-    _ask_set_up(notebook, {name: default for name, (_, default) in declared.items()} | typed)
+    try:
+        _ask_set_up(notebook, {name: default for name, (_, default) in declared.items()} | typed)
+    except BadParameter as error:
+        raise BadParameter(f"{notebook.name}: {error}") from error
     return typed
 
 
 def _ask_set_up(notebook: Path, values: dict[str, Any]) -> None:
-    """Run what a notebook checks its parameters with, and nothing else of it: the imports of its set-up cell, the call
-    of `validate`, and the conditions that follow that call."""
-    code = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
-    set_up = next((source for source in code if "= validate(" in source), None)
-    if set_up is None:
-        return
-    statements = ast.parse(set_up).body
-    at = next(i for i, part in enumerate(statements) if "validate(" in (ast.get_source_segment(set_up, part) or ""))
-    imports = [part for part in statements[:at] if isinstance(part, ast.Import | ast.ImportFrom)]
-    conditions = list(itertools.takewhile(lambda part: isinstance(part, ast.If), statements[at + 1 :]))
-    checks = ast.Module([*imports, statements[at], *conditions], type_ignores=[])
-    try:
-        exec(compile(checks, notebook.name, "exec"), dict(values))
-    except Exception as error:
-        text = f"no choice {error}" if isinstance(error, KeyError) else error
-        raise BadParameter(f"{notebook.name}: {text}") from error
+    """Check these parameters as the notebook's own set-up will; nothing is executed."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    own = own_of(cell.source for cell in cells if cell.cell_type == "code")
+    if own is not None:
+        Settings(values, **own)
 
 
 def _typed(notebook: Path, name: str, value: Any, type_name: str) -> Any:

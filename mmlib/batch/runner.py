@@ -63,7 +63,7 @@ def _end_with_parent() -> None:
 
 
 def _execute(request: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Status and error of the execution; whatever goes wrong is told, never raised."""
+    """Status and error of the execution; whatever goes wrong is reported, never raised."""
     try:
         papermill.execute_notebook(
             request["notebook"],

@@ -23,8 +23,9 @@ import torch
 import yaml
 
 from mmlib.batch.given import check_against_notebook, declared_in
-from mmlib.data import content_of
+from mmlib.data import content_of, module_of
 from mmlib.notebook.parameters import BadParameter
+from mmlib.source_code import code_hash, imported_by
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -45,7 +46,7 @@ class Job:
         """The run's folder: the notebook's name, and a short hash where parameters differ from the defaults."""
         if not self.parameters:
             return self.notebook.stem
-        return f"{self.notebook.stem}-{hashlib.sha256(_spelled(self.parameters).encode()).hexdigest()[:8]}"
+        return f"{self.notebook.stem}-{hashlib.sha256(_canonical(self.parameters).encode()).hexdigest()[:8]}"
 
     @cached_property
     def effective(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class Job:
     @property
     def configuration(self) -> str:
         """Equal for runs that differ in their seeds alone."""
-        return f"{self.notebook.stem} {_spelled(but_seeds(self.parameters))}"
+        return f"{self.notebook.stem} {_canonical(but_seeds(self.parameters))}"
 
     @property
     def data(self) -> tuple[str, bool]:
@@ -64,16 +65,22 @@ class Job:
         wanted = self.effective.get("data", "real")
         return ("" if wanted == "stand-in" else name), wanted == "auto"
 
-    def key(self) -> str:
-        """What a finished run must agree with to be kept: notebook, library, parameters, data, environment. Raises
-        MissingData where the data is not there."""
+    def identity(self) -> str:
+        """What a finished run must agree with to be kept: the notebook, the code that it and its data can reach,
+        parameters, data, environment. Raises MissingData where the data is not there."""
         name, dispensable = self.data
-        seen = torch.cuda.is_available() if self.effective.get("device", "auto") == "auto" else None
-        facts = [self.parameters, content_of(name, dispensable), platform.python_version(), seen, *_versions()]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        for path in [self.notebook, *sorted((ROOT / "mmlib").rglob("*.py"))]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        content = self.notebook.read_bytes()
+        cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
+        modules = {module for cell in cells for module in imported_by("".join(cell["source"]))}
+        facts = [
+            self.parameters,
+            content_of(name, dispensable),
+            code_hash(modules | ({module_of(name)} if name else set())),
+            torch.cuda.is_available() if self.effective.get("device", "auto") == "auto" else None,
+            platform.python_version(),
+            *_versions(),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + content).hexdigest()
 
 
 def but_seeds(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +93,8 @@ def _versions() -> tuple[str, ...]:
     return tuple(version(name) for name in _DECISIVE)
 
 
-def _spelled(parameters: Mapping[str, Any]) -> str:
+def _canonical(parameters: Mapping[str, Any]) -> str:
+    """The same text for the same parameters, whatever their order."""
     return json.dumps(parameters, sort_keys=True)
 
 

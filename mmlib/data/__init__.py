@@ -14,12 +14,17 @@ CLIPS = ("cremad", "ave", "kinetics_sounds", "epic_kitchens", "hac")
 _READERS = {name: f"digits.{name}" for name in DIGITS} | {name: f"clips.{name}" for name in CLIPS}
 
 
-def reader(name: str) -> ModuleType:
-    """The module that reads the named data set. It is imported when it is asked for: who trains on digits needs no
-    video decoder. Raises a ValueError that lists the data sets there are."""
+def module_of(name: str) -> str:
+    """The name of the module that reads this data set. Raises a ValueError that lists the data sets there are."""
     if name not in _READERS:
         raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(_READERS)}.")
-    return import_module(f"{__name__}.{_READERS[name]}")
+    return f"{__name__}.{_READERS[name]}"
+
+
+def reader(name: str) -> ModuleType:
+    """The module that reads this data set. It is imported when it is asked for: who trains on digits needs no video
+    decoder."""
+    return import_module(module_of(name))
 
 
 def load(name: str, **dials: object) -> Splits:
@@ -52,6 +57,7 @@ __all__ = [
     "concatenate",
     "content_of",
     "load",
+    "module_of",
     "reader",
     "with_shuffled_labels",
 ]

@@ -1,15 +1,11 @@
 """Where synthesised and prepared data is kept, and how it gets there whole or not at all."""
 
 import hashlib
-import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass
-from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -71,25 +67,6 @@ def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[
     path = cache_directory() / f"{name}.npz"
     make_once(path, lambda: save_arrays(path, make()))
     return load_arrays(path)
-
-
-def code_version(*modules: ModuleType) -> str:
-    """A short hash of the modules' source: part of a cache name, so that changed code makes new data."""
-    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()[:12]
-
-
-def spelled(function: Callable) -> str:
-    """A function's source, with the arguments of a partial and the fields of the data class it belongs to: equal for
-    functions that do the same. Where there is no source, a text that another process will not repeat."""
-    if isinstance(function, partial):
-        return repr((spelled(function.func), function.args, sorted(function.keywords.items())))
-    owner = getattr(function, "__self__", function)
-    if is_dataclass(owner):
-        return repr(owner) + inspect.getsource(type(owner))
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return f"{function!r} {os.getpid()}"
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:

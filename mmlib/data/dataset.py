@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmlib.data.cache import spelled
 from mmlib.data.stored import StoredRows, joined, selected
+from mmlib.source_code import identity_of
 
 
 class Batch(NamedTuple):
@@ -85,16 +85,18 @@ class MultimodalDataset:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Their names, in order."""
         return tuple(self.inputs)
 
     @property
     def device(self) -> torch.device:
+        """Where the labels are, and batches are gathered."""
         return self.labels.device
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Modality → shape of one sample, as the encoders need it."""
-        seen = self.as_seen({name: tensor[:1] for name, tensor in self.inputs.items() if name in self.front_end})
+        seen = self.as_inputs({name: tensor[:1] for name, tensor in self.inputs.items() if name in self.front_end})
         return {name: tuple(seen.get(name, tensor).shape[1:]) for name, tensor in self.inputs.items()}
 
     @property
@@ -103,17 +105,18 @@ class MultimodalDataset:
         values = sum(math.prod(shape) for shape in self.input_shapes.values())
         return max(1, min(512, 2**26 // values))
 
-    def as_seen(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def as_inputs(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         """Network inputs of stored signals (batch, …)."""
         return {
             name: self.front_end[name](value) if name in self.front_end else value for name, value in stored.items()
         }
 
     def fingerprint(self) -> str:
-        """A short content hash of everything a run depends on; ties checkpoints to their data."""
-        digest = hashlib.sha256(repr((self.class_names, self.domain_names)).encode())
-        digest.update("".join(name + spelled(self.front_end[name]) for name in sorted(self.front_end)).encode())
-        for name, tensor in [*self.inputs.items(), ("labels", self.labels), ("domains", self.domains)]:
+        """A short hash of everything that training may see: content, names, ground truth, and the front end."""
+        front_end = [(name, identity_of(function)) for name, function in sorted(self.front_end.items())]
+        digest = hashlib.sha256(repr((self.class_names, self.domain_names, front_end)).encode())
+        truth = [(f"truth {name}", values) for name, values in sorted(self.truth.items())]
+        for name, tensor in [*self.inputs.items(), ("labels", self.labels), ("domains", self.domains), *truth]:
             if isinstance(tensor, StoredRows):
                 digest.update(f"{name}{tensor.fingerprint()}".encode())
                 continue
@@ -209,7 +212,7 @@ class MultimodalDataset:
             order = order[torch.randperm(len(order), generator=generator)]
         for batch in self._gathered(order.to(self.device).split(batch_size)):
             batch = batch if device is None else move(batch, device)
-            yield batch if stored else batch._replace(inputs=self.as_seen(batch.inputs))
+            yield batch if stored else batch._replace(inputs=self.as_inputs(batch.inputs))
 
     def _gathered(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
         """The rows of each part; what is on disk is read in a thread while the part before it is worked on."""
@@ -230,7 +233,7 @@ class MultimodalDataset:
 
     def whole(self) -> Batch:
         """All samples as one batch."""
-        inputs = self.as_seen({name: tensor[:] for name, tensor in self.inputs.items()})
+        inputs = self.as_inputs({name: tensor[:] for name, tensor in self.inputs.items()})
         return Batch(inputs, self.labels, self.domains, torch.arange(len(self), device=self.labels.device))
 
     def seen(self) -> "MultimodalDataset":

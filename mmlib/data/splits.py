@@ -31,7 +31,7 @@ class Splits:
         """Whether these are synthetic clips that only have a benchmark's layout (`about` says so, too)."""
         return self.about.startswith("STAND-IN")
 
-    def prepared(self, device: str | torch.device = "cpu") -> "Splits":
+    def preprocessed(self, device: str | torch.device = "cpu") -> "Splits":
         """What the networks see: the front end applied once, resident on the device."""
         parts = {
             name: getattr(self, name).to(device).transform(self.front_end) for name in ("train", "validation", "test")

@@ -4,7 +4,7 @@
     <cache>/<name>/manifest.csv    key, label, status, the splits' own columns, facts and source hash of every clip
     <cache>/<name>/<modality>.npy  (clips, …), rows in the manifest's order
 
-`data.preparation` writes it; `open_prepared` reads it. Nothing is loaded before a batch asks for it.
+`data.clips.preparation` writes it; `open_prepared` reads it. Nothing is loaded before a batch asks for it.
 """
 
 import hashlib
@@ -39,10 +39,12 @@ class StoredRows:
 
     @property
     def shape(self) -> torch.Size:
+        """(N, …), as of the tensor it stands for."""
         return torch.Size((len(self.rows), *self.array.shape[1:]))
 
     @property
     def ndim(self) -> int:
+        """As of the tensor it stands for, like the next four."""
         return self.array.ndim
 
     @property
@@ -67,9 +69,11 @@ class StoredRows:
         return self if torch.device(device).type == "cpu" else self[:].to(device)
 
     def split(self, size: int) -> Iterator[Tensor]:
+        """Pieces of this many rows, each read when its turn comes."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def fingerprint(self) -> str:
+        """What the array holds, and which rows of it in which order."""
         digest = hashlib.sha256(self.rows.numpy().data).hexdigest()
         return f"{self.content} {digest}"
 

@@ -31,6 +31,7 @@ class LogMel(nn.Module):
         )
 
     def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, time) → (batch, 1, mels, frames)."""
         return _standardise((self.mel.to(waveform.device)(waveform) + 1e-6).log()).unsqueeze(1)
 
 
@@ -57,15 +58,6 @@ def random_shift(images: Tensor, generator: torch.Generator, most: int = 3) -> T
     return images.gather(2, rows).gather(3, columns)
 
 
-def random_crop(signals: Tensor, generator: torch.Generator, length: int) -> Tensor:
-    """A random stretch of `length` samples of each waveform (batch, time)."""
-    batch, time = signals.shape
-    if not 0 < length <= time:
-        raise ValueError(f"length must lie in 1 … {time} (the signal's length), not {length}.")
-    starts = torch.randint(0, time - length + 1, (batch, 1), generator=generator, device=generator.device)
-    return signals.gather(1, starts.to(signals.device) + torch.arange(length, device=signals.device))
-
-
 def mask_band(images: Tensor, generator: torch.Generator, axis: int, most: int) -> Tensor:
     """SpecAugment: per sample, a band of 0 … `most` rows (axis 2) or columns (axis 3) becomes the sample's mean."""
     size = images.shape[axis]
@@ -76,12 +68,6 @@ def mask_band(images: Tensor, generator: torch.Generator, axis: int, most: int) 
     masked = (positions >= starts[:, None]) & (positions < (starts + widths)[:, None])
     masked = masked.reshape(len(images), 1, *((size, 1) if axis == 2 else (1, size)))
     return torch.where(masked, images.mean((1, 2, 3), keepdim=True), images)
-
-
-def add_noise(signals: Tensor, generator: torch.Generator, standard_deviation: float) -> Tensor:
-    """Add Gaussian noise of this standard deviation."""
-    noise = torch.randn(signals.shape, generator=generator, device=generator.device, dtype=signals.dtype)
-    return signals + standard_deviation * noise.to(signals.device)
 
 
 def spec_augment(spectrograms: Tensor, generator: torch.Generator) -> Tensor:

@@ -26,10 +26,12 @@ class AveragedNetwork(nn.Module):
         self.module = copy.deepcopy(network).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "AveragedNetwork":
+        """Nothing: an average stays in eval mode."""
         return super().train(False)
 
     @torch.no_grad()
     def lerp_towards(self, network: nn.Module, weight: float) -> None:
+        """Θ̄ ← (1 − w) Θ̄ + w Θ with w = `weight`, in place; integer buffers are copied."""
         pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
         weights = [pair for pair in pairs if pair[0].is_floating_point()]
         counters = [pair for pair in pairs if not pair[0].is_floating_point()]

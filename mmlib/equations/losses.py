@@ -1,4 +1,4 @@
-"""Losses as pure functions, named after their equations in methods.md.
+"""Losses as pure functions, named after the papers' equations.
 
 B: batch, M: modalities, C: classes. Modalities are the mapping's entries, in its order.
 """
@@ -20,7 +20,7 @@ def unimodal_cross_entropies(unimodal_logits: Mapping[str, Tensor], labels: Tens
     return {name: functional.cross_entropy(logits, labels) for name, logits in unimodal_logits.items()}
 
 
-# Adaptive modality dropout (MBCD, A1)
+# Adaptive modality dropout (MBCD)
 
 
 def confidences(unimodal_logits: Mapping[str, Tensor]) -> Tensor:
@@ -42,7 +42,7 @@ def drop_probabilities(ratios: Tensor) -> Tensor:
     return (ratios - 1).clamp(min=0).tanh()
 
 
-def draw_kept(drop_probability: Tensor, batch: int) -> Tensor:
+def draw_mask(drop_probability: Tensor, batch: int) -> Tensor:
     """Which modalities each sample keeps, (batch, M) of 0 and 1, without rescaling.
 
     Each modality is dropped with its own probability. A sample that would lose all of them keeps one drawn at random;
@@ -54,7 +54,7 @@ def draw_kept(drop_probability: Tensor, batch: int) -> Tensor:
     return torch.where(kept.any(1, keepdim=True), kept, one).float()
 
 
-# Gradient consistency by look-ahead (MBCD, A2)
+# Gradient consistency by look-ahead (MBCD)
 
 
 def look_ahead(loss: Tensor, parameters: Mapping[str, Tensor], step: float, order: int) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def look_ahead(loss: Tensor, parameters: Mapping[str, Tensor], step: float, orde
     return {name: value - step * part for (name, value), part in zip(parameters.items(), gradients, strict=True)}
 
 
-# Collaborative distillation (MBCD, A3)
+# Collaborative distillation (MBCD)
 
 
 def distillation(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def distillation(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-# Modality gap (B1, B3)
+# Modality gap (arXiv 2510.21797)
 
 
 def true_class_scores(unimodal_logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def shift_penalty(gaps: Tensor, balanced_mean: Tensor, imbalanced_mean: Tensor) 
     return 0.5 * ((gaps - balanced_mean).clamp(min=0) / (imbalanced_mean - balanced_mean)).square()
 
 
-# Terms of MBCD's rivals (A6)
+# Terms of MBCD's rivals
 
 
 def norm_imbalance(embeddings: Sequence[Tensor]) -> Tensor:

@@ -28,9 +28,9 @@ def heads_have_peaked(accuracies: Sequence[float], patience: int = 4, smoothing:
     """The warm-up rule: the heads' mean validation accuracy by epoch, averaged over epochs (the past with the weight
     `smoothing`), has had no new maximum for `patience` epochs.
 
-    A head that goes on learning what carries over makes clean samples' scores grow; once it learns bad samples by
-    heart, their gap closes, and what it knew of others gets no better. The averaged scores of the gaps lag behind by a
-    few epochs, and so does the rule. No ground truth is needed. [kit]
+    As long as a head learns what carries over, clean samples' scores grow; once it memorises bad samples, their gap
+    closes, and what it knew of others gets no better. The averaged scores of the gaps lag behind by a few epochs, and
+    so does the rule. No ground truth is needed. [kit]
     """
     averaged: list[float] = []
     for accuracy in accuracies:
@@ -126,6 +126,7 @@ class Separation:
 
     @property
     def two_components(self) -> bool:
+        """Whether BIC prefers two components by more than 10."""
         return bool(self.bic_gain > 10)
 
     @property

@@ -1,1 +1,28 @@
 """Questions asked of a trained network."""
+
+from mmlib.instruments.balance import (
+    features_of,
+    learning_speed,
+    modality_contributions,
+    probe_accuracy,
+    shapley_values,
+    shift_curve,
+)
+from mmlib.instruments.gradients import LookAhead, fused_gradient_norms, gradient_cosines
+from mmlib.instruments.truth import calibration, calibration_error, right_heads, separation_scores
+
+__all__ = [
+    "LookAhead",
+    "calibration",
+    "calibration_error",
+    "features_of",
+    "fused_gradient_norms",
+    "gradient_cosines",
+    "learning_speed",
+    "modality_contributions",
+    "probe_accuracy",
+    "right_heads",
+    "separation_scores",
+    "shapley_values",
+    "shift_curve",
+]

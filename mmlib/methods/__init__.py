@@ -3,11 +3,7 @@
 `build(name, model)` makes the method of this name around a model; options go to its constructor.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
-
-import torch
 
 from mmlib.methods.balancing import AGM, MBSD, OGMGE, PMR, MMPareto
 from mmlib.methods.base import Method
@@ -18,11 +14,11 @@ from mmlib.methods.mbcd import MBCD
 from mmlib.methods.moosa import MOOSA
 from mmlib.methods.rna_net import RNANet
 from mmlib.methods.sim_mmdg import SimMMDG
+from mmlib.methods.variant import Variant
 from mmlib.methods.weight_averaging import EMA, SWA, SWAD
 from mmlib.models.classifier import MultimodalClassifier
-from mmlib.seeding import seed_for
 
-# MBCD with some of its components off: the rows of the paper's Table 4, then the arms that make them fair. [kit]
+# MBCD with some of its components off: the rows of the paper's Table 4, then their matched baselines. [kit]
 _NOTHING = {"dropout": 0.0, "unimodal": False, "look_ahead": 0.0, "weight": 0.0}
 _GCC = {"unimodal": True, "look_ahead": 1e-2}
 ABLATION: dict[str, dict[str, Any]] = {
@@ -41,26 +37,26 @@ ABLATION: dict[str, dict[str, Any]] = {
     "teacher=student": {"decay": 0.0},
 }
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "erm": ERM,
-    "multi-loss": MultiLoss,
-    "ema": lambda model, **options: EMA(ERM(model), **options),
-    "swa": lambda model, **options: SWA(ERM(model), **options),
-    "swad": lambda model, **options: SWAD(ERM(model), **options),
-    "ema + multi-loss": lambda model, **options: EMA(MultiLoss(model), **options),
-    "rna-net": RNANet,
-    "sim-mmdg": SimMMDG,
-    "moosa": MOOSA,
-    "cmrf": CMRF,
-    "ogm-ge": OGMGE,
-    "agm": AGM,
-    "mmpareto": MMPareto,
-    "pmr": PMR,
-    "mbsd": MBSD,
-    "gmm-adaptive": GMMAdaptive,
-    "purified": Purified,
-    "mbcd": MBCD,
-    **{f"mbcd: {row}": partial(MBCD, **options) for row, options in ABLATION.items()},
+METHODS: dict[str, Variant] = {
+    "erm": Variant(ERM),
+    "multi-loss": Variant(MultiLoss),
+    "ema": Variant(EMA, ERM),
+    "swa": Variant(SWA, ERM),
+    "swad": Variant(SWAD, ERM),
+    "ema + multi-loss": Variant(EMA, MultiLoss),
+    "rna-net": Variant(RNANet),
+    "sim-mmdg": Variant(SimMMDG),
+    "moosa": Variant(MOOSA),
+    "cmrf": Variant(CMRF),
+    "ogm-ge": Variant(OGMGE),
+    "agm": Variant(AGM),
+    "mmpareto": Variant(MMPareto),
+    "pmr": Variant(PMR),
+    "mbsd": Variant(MBSD),
+    "gmm-adaptive": Variant(GMMAdaptive),
+    "purified": Variant(Purified),
+    "mbcd": Variant(MBCD),
+    **{f"mbcd: {row}": Variant(MBCD, options=options) for row, options in ABLATION.items()},
 }
 
 # An equal tuning budget: two learning rates by two values of what each method depends on most. [kit]
@@ -88,16 +84,16 @@ GRIDS: dict[str, list[tuple[tuple[str, float], ...]]] = {
 }
 
 
-def build(name: str, model: MultimodalClassifier, seed: int = 0, **options: Any) -> Method:
-    """The named method; what it learns beside the model is initialised from the seed alone."""
+def variant(name: str) -> Variant:
+    """What stands behind this name. Raises a ValueError that lists the methods there are."""
     if name not in METHODS:
         raise ValueError(f"There is no method {name!r}; choose one of {', '.join(METHODS)}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("initialise method", seed))
-        try:
-            return METHODS[name](model, **options)
-        except TypeError as error:
-            raise ValueError(f"{name!r} does not take the options {options}: {error}.") from error
+    return METHODS[name]
+
+
+def build(name: str, model: MultimodalClassifier, seed: int = 0, **options: Any) -> Method:
+    """The named method around this model, initialised from the seed alone."""
+    return variant(name).build(model, seed, **options)
 
 
 __all__ = [
@@ -122,5 +118,7 @@ __all__ = [
     "Purified",
     "RNANet",
     "SimMMDG",
+    "Variant",
     "build",
+    "variant",
 ]

@@ -1,9 +1,7 @@
-"""Rivals that balance the modalities' learning: OGM-GE, AGM, MMPareto, PMR, MBSD (methods.md B6).
+"""Rivals that balance the modalities' learning: OGM-GE, AGM, MMPareto, PMR, MBSD.
 
 Those without uni-modal losses read each modality's part of the fused logits (`MultimodalClassifier.split_logits`).
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +36,7 @@ class Modulated(Method):
         raise NotImplementedError
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """CE(z_mm, y) alone; the coefficients of this batch are set for `backward`."""
         outputs = self.model(batch.inputs)
         with torch.no_grad():
             scores = true_class_scores(self.model.split_logits(outputs.features), batch.labels)
@@ -47,6 +46,7 @@ class Modulated(Method):
         return {"fused": fused_cross_entropy(outputs.fused_logits, batch.labels)}
 
     def backward(self, losses: dict[str, Tensor]) -> None:
+        """The plain gradients, then each encoder's by its coefficient."""
         super().backward(losses)
         for name, coefficient in zip(self.model.modalities, self._coefficients, strict=True):
             for parameter in self.model.encoders[name].parameters():
@@ -54,6 +54,7 @@ class Modulated(Method):
                     self.modulate(parameter.grad, coefficient)
 
     def modulate(self, gradient: Tensor, coefficient: Tensor) -> None:
+        """Scale one weight's gradient in place."""
         gradient.mul_(coefficient)
 
 
@@ -70,10 +71,12 @@ class OGMGE(Modulated):
         self.noise = noise
 
     def coefficients(self, scores: Tensor) -> Tensor:
+        """1 − tanh(α ρ_k) where ρ_k > 1, else 1; (M,)."""
         ratio = ratios_to_others(scores.sum(1))
         return torch.where(ratio > 1, 1 - (self.strength * ratio).tanh(), 1.0)
 
     def modulate(self, gradient: Tensor, coefficient: Tensor) -> None:
+        """Convolutions alone: scaled, and with noise of the unscaled gradient's deviation."""
         if gradient.ndim < 4:
             return
         noise = gradient.std() * torch.randn_like(gradient) if self.noise else 0.0
@@ -87,12 +90,15 @@ class AGM(Modulated):
     s_k over all steps so far. A modality ahead of its usual lead is slowed, one behind it is hastened.
     """
 
+    counted = ("step",)
+
     def __init__(self, model: MultimodalClassifier, strength: float = 1.0) -> None:
         super().__init__(model, strength)
         self.register_buffer("running", torch.zeros(len(model.modalities)))
         self.step = 0
 
     def coefficients(self, scores: Tensor) -> Tensor:
+        """exp(α · min(r̂_k − r_k, 7)), (M,); this batch is counted into the running means first."""
         score = scores.clamp(min=1e-8).log().mean(1)
         self.step += 1
         self.running.lerp_(score, 1 / self.step)
@@ -102,12 +108,6 @@ class AGM(Modulated):
     @staticmethod
     def _leads(score: Tensor) -> Tensor:
         return (score - (score.sum() - score) / (len(score) - 1)).exp()
-
-    def counters(self) -> dict[str, Any]:
-        return {"step": self.step}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        self.step = counters["step"]
 
 
 class MMPareto(MultiLoss):
@@ -168,6 +168,7 @@ class PMR(Method):
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
+        """The classes' prototypes: mean features of the training set, in eval mode."""
         self.model.eval()
         device = next(self.model.parameters()).device
         sums = {name: torch.zeros_like(self._prototypes(name)) for name in self.model.modalities}
@@ -183,6 +184,7 @@ class PMR(Method):
         return getattr(self, f"prototypes_{name}")
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """CE(z_mm, y), and each modality's cross-entropy against its prototypes, weighted."""
         outputs = self.model(batch.inputs)
         logits = {name: -torch.cdist(h, self._prototypes(name)) for name, h in outputs.features.items()}
         with torch.no_grad():
@@ -208,6 +210,7 @@ class MBSD(MultiLoss):
         self.weight = weight
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Multi-loss, and the weak modality's divergence from the dominant one."""
         outputs = self.model(batch.inputs)
         logits = torch.stack(list(outputs.unimodal_logits.values())).log_softmax(-1)  # (M, B, C)
         with torch.no_grad():

@@ -12,11 +12,14 @@ from mmlib.models.classifier import MultimodalClassifier
 class Method(nn.Module):
     """Base of all methods. A subclass says how a batch becomes losses; everything else has a default.
 
-    `state_dict` holds the tensors of fixed shape, `counters` whatever else a checkpoint needs to go on.
+    `state_dict` holds the tensors of fixed shape, `counters` what else a training needs to resume.
     """
 
     # "best": the epoch with the best source validation accuracy is kept; "last": the final predictor is.
     selection = "best"
+    # Attributes beside the tensors of `state_dict` that a training needs to resume: plain values, and tensors whose
+    # shape depends on the data.
+    counted: tuple[str, ...] = ()
 
     def __init__(self, model: MultimodalClassifier) -> None:
         super().__init__()
@@ -56,8 +59,10 @@ class Method(nn.Module):
         """After the last epoch."""
 
     def counters(self) -> dict[str, Any]:
-        """Plain values, and tensors whose shape depends on the data, beside those of `state_dict`."""
-        return {}
+        """The attributes that are `counted`, by name."""
+        return {name: getattr(self, name) for name in self.counted}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Take back what `counters` gave."""
+        for name, value in counters.items():
+            setattr(self, name, value)

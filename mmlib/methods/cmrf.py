@@ -1,7 +1,6 @@
 """Cross-modal representation flattening (CMRF, Fan et al. 2024): learn from a flat path between modalities."""
 
 from itertools import permutations
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,8 @@ class CMRF(Method):
     there is no distillation. Every modality counts alike [port: audio by half]. Predicts with the teacher. [kit]
     """
 
+    counted = ("step",)
+
     def __init__(
         self,
         model: MultimodalClassifier,
@@ -47,17 +48,21 @@ class CMRF(Method):
 
     @property
     def predictor(self) -> nn.Module:
+        """The teacher."""
         return self.average.module[0]
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Fix the step after which averaging and distillation begin."""
         self.first_step = round(self.start * total_steps)
 
     def after_step(self) -> None:
+        """Equal average of all steps since the start; until then, the network itself."""
         self.step += 1
         averaged = max(1, self.step - self.first_step)
         self.average.lerp_towards(nn.ModuleList([self.model, self.projections]), 1 / averaged)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The four terms; the last one once the teacher averages."""
         outputs = self.model(batch.inputs)
         projected = {name: self.projections[name](feature) for name, feature in outputs.features.items()}
         unimodal = unimodal_cross_entropies(outputs.unimodal_logits, batch.labels)
@@ -86,9 +91,3 @@ class CMRF(Method):
             mixed = share * teacher[own] + (1 - share) * teacher[other]
             total = total + direction_distance(student[own], mixed)
         return total / (len(student) - 1)
-
-    def counters(self) -> dict[str, Any]:
-        return {"step": self.step}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        self.step = counters["step"]

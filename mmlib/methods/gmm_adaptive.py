@@ -30,6 +30,8 @@ class GapMixture(MultiLoss):
     (`mixture.heads_have_peaked`).
     """
 
+    counted = ("scores", "accuracies", "warm")
+
     def __init__(self, model: MultimodalClassifier, warm_up: int | str, smoothing: float, relative: bool) -> None:
         super().__init__(model)
         if len(model.modalities) < 2:
@@ -42,6 +44,7 @@ class GapMixture(MultiLoss):
 
     @classmethod
     def check(cls, options: Mapping[str, object], **allowed: Any) -> None:
+        """Raises a ValueError for an option that is not allowed, with the method's name."""
         check(options, allowed, cls.__name__)
 
     def observe(self, epoch: int, train: MultimodalDataset) -> None:
@@ -55,6 +58,7 @@ class GapMixture(MultiLoss):
         self.warm = self.warm or over
 
     def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        """Remember the heads' mean accuracy on validation data, for the rule that ends the warm-up."""
         known = [validation[f"validation {name} accuracy"] for name in self.model.modalities]
         self.accuracies.append(sum(known) / len(known))
 
@@ -83,12 +87,6 @@ class GapMixture(MultiLoss):
             return torch.zeros_like(gaps), None
         return separation.mixture.posterior(gaps).float(), separation.mixture
 
-    def counters(self) -> dict[str, Any]:
-        return {"scores": self.scores, "accuracies": self.accuracies, "warm": self.warm}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        self.scores, self.accuracies, self.warm = (counters[name] for name in ("scores", "accuracies", "warm"))
-
 
 class GMMAdaptive(GapMixture):
     """After the warm-up the mixture is fitted anew before every epoch, and each sample is taught by its posterior q_i:
@@ -98,7 +96,7 @@ class GMMAdaptive(GapMixture):
     The weak modality of a sample is the one with the lowest score of the true class. The paper's four properties, each
     with its own switch (0 turns it off); the forms are this kit's reading, for the paper's are not public to us. [kit]
 
-    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality sits out with probability η q_i.
+    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality is dropped with probability η q_i.
     * `gap` λ_gap minimises the overall gap: G_i = sg(p_dom,i) − p_weak,i. Its gradient vanishes where p_weak,i is near
       0: what is hopeless is left alone.
     * `alignment` κ makes that penalty stronger on imbalanced samples.
@@ -107,9 +105,9 @@ class GMMAdaptive(GapMixture):
 
     Two more switches are this kit's own.
 
-    * `release` ρ lets the weak modality off its own cross-entropy, which would go on pulling at a sample that it cannot
-      solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy too, it can keep
-      a slow modality a beginner (README): choose it by validation accuracy, as `GRIDS` does.
+    * `release` ρ exempts the weak modality from its own cross-entropy, which would keep pulling at a sample that it
+      cannot solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy too, it
+      can keep a slow modality a beginner (README): choose it by validation accuracy, as `GRIDS` does.
     * `trust` ν weighs each sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training
       set: a small gap is no good sign where both modalities are wrong. What no modality can explain counts less.
 
@@ -141,6 +139,7 @@ class GMMAdaptive(GapMixture):
         self.mixture: Mixture | None = None
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
+        """Observe; after the warm-up, fit the mixture anew and judge every sample by it."""
         self.observe(epoch, train)
         if self.warm:
             self.judge()
@@ -154,13 +153,14 @@ class GMMAdaptive(GapMixture):
         self.watched["mean posterior"] = self.imbalance.mean()
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """During the warm-up multi-loss; then L_i as above, mean over the batch, by terms."""
         if self.imbalance is None:
             return super().step_losses(batch)
         outputs = self.model(batch.inputs)
         imbalance, weights = self.imbalance[batch.indices], self.weights[batch.indices]
         weakest = functional.one_hot(self.weakest[batch.indices], len(self.scores)) * imbalance[:, None]  # (B, M)
-        keep = (torch.rand_like(weakest) >= self.fusion * weakest).to(weakest)
-        heads = {"fused": (self.model.fuse(outputs.features, keep), weights)}
+        mask = (torch.rand_like(weakest) >= self.fusion * weakest).to(weakest)
+        heads = {"fused": (self.model.fuse(outputs.features, mask), weights)}
         for (name, logits), weak in zip(outputs.unimodal_logits.items(), weakest.T, strict=True):
             heads[name] = logits, weights * (1 - self.release * weak)
         losses = {}
@@ -176,7 +176,7 @@ class GMMAdaptive(GapMixture):
 
 
 class Purified(GapMixture):
-    """Data purification: after the warm-up, go on with the plain multi-loss on the samples with q_i < `threshold`.
+    """Data purification: after the warm-up, plain multi-loss on the samples with q_i < `threshold` alone.
 
     The mixture is fitted once, at the end of the warm-up. Every later epoch has as many steps as before: the kept
     samples are drawn evenly, each again only when all were drawn. `keep` says which they are; controls of one seed
@@ -188,6 +188,7 @@ class Purified(GapMixture):
     * "clean": those that were not degraded, for data that knows it (truth fields `degraded_…`): a filter that sees all.
     """
 
+    counted = (*GapMixture.counted, "kept")
     KEEP = ("balanced", "random", "all", "clean")
 
     def __init__(
@@ -206,6 +207,7 @@ class Purified(GapMixture):
         self.kept: Tensor | None = None
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
+        """The rows of this epoch: all during the warm-up; then as many draws from those that were chosen at its end."""
         if self.kept is None:
             self.observe(epoch, train)
             if not self.warm:
@@ -228,10 +230,3 @@ class Purified(GapMixture):
             generator = torch_generator("purified at random", self.draw)
             rows = torch.randperm(len(train), generator=generator)[: len(rows)].sort().values
         return rows
-
-    def counters(self) -> dict[str, Any]:
-        return super().counters() | {"kept": self.kept}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        super().load_counters(counters)
-        self.kept = counters["kept"]

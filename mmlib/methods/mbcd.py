@@ -9,7 +9,7 @@ from mmlib.equations.averaging import ExponentialAverage
 from mmlib.equations.losses import (
     confidences,
     distillation,
-    draw_kept,
+    draw_mask,
     drop_probabilities,
     fused_cross_entropy,
     look_ahead,
@@ -26,7 +26,7 @@ PARTS = ("trunk", "last_stage", "head")
 class MBCD(Method):
     """L = CE(θ', φ_mm) + Σ_k CE(θ_k, φ_k) + λ [KL(p_ema ‖ p_mm) + Σ_k KL(p_ema ‖ p_k)]; predicts with the average.
 
-    Every component has its switch; `ABLATION` in `mmlib.methods` names the paper's rows and the fair arms.
+    Every component has its switch; `ABLATION` in `mmlib.methods` names the paper's rows and the matched baselines.
 
     * `dropout`: "adaptive" (AMD), or a fixed probability for every modality; 0 drops nothing.
     * `unimodal`: the losses Σ_k CE(θ_k, φ_k). Without them, AMD reads its confidences from heads that learn on
@@ -80,23 +80,27 @@ class MBCD(Method):
 
     @property
     def predictor(self) -> nn.Module:
+        """The teacher: the averaged network."""
         return self.average.module
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Fix β for this many steps."""
         self.average.begin(total_steps)
 
     def after_step(self) -> None:
+        """Θ_ema ← β Θ_ema + (1 − β) Θ."""
         self.average.follow(self.model)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The parts of L above, by name; what is switched off is left out."""
         below = self._below(self.model, batch.inputs)
         features = self.model.normalise({name: self._first_pass(name, below[name]) for name in below})
         logits = self.model.unimodal_logits(features)
         losses = unimodal_cross_entropies(logits, batch.labels) if self.unimodal else {}
-        kept = self._kept(logits)
+        mask = self._mask(logits)
         if self.look_ahead:
             features = self.model.normalise(self._second_pass(below, losses))
-        fused_logits = self.model.fuse(features, kept)
+        fused_logits = self.model.fuse(features, mask)
         losses["fused"] = fused_cross_entropy(fused_logits, batch.labels)
         if self.weight:
             teacher_logits = self._teacher_logits(batch.inputs, below)
@@ -107,7 +111,7 @@ class MBCD(Method):
             losses |= unimodal_cross_entropies(apart, batch.labels)
         return losses
 
-    def _kept(self, unimodal_logits: dict[str, Tensor]) -> Tensor | None:
+    def _mask(self, unimodal_logits: dict[str, Tensor]) -> Tensor | None:
         """Adaptive modality dropout: s_k → r_k → p_k → a mask for the fused head."""
         if self.dropout == 0:
             return None
@@ -119,7 +123,7 @@ class MBCD(Method):
         batch = len(next(iter(unimodal_logits.values())))
         for name, share, drop in zip(unimodal_logits, confidence / batch, probability, strict=True):
             self.watched[f"{name} confidence"], self.watched[f"{name} drop probability"] = share, drop
-        return draw_kept(probability, batch)
+        return draw_mask(probability, batch)
 
     def _below(self, model: MultimodalClassifier, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the adapted part of each encoder reads."""

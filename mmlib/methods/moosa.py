@@ -46,6 +46,7 @@ class MOOSA(SimMMDG):
         self.solver = perceptron(sum(sizes), 512, puzzles)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Entropy-weighted cross-entropies, mean entropy, jigsaw, and SimMMDG's feature terms."""
         outputs = self.model(batch.inputs)
         heads = torch.stack([*outputs.unimodal_logits.values(), outputs.fused_logits])
         masked = {

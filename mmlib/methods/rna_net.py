@@ -20,6 +20,7 @@ class RNANet(Method):
         self.weight = weight
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """CE(z_mm, y), and the weighted imbalance of mean norms."""
         embeddings = {name: self.model.encoders[name](batch.inputs[name]) for name in self.model.modalities}
         fused_logits = self.model.fuse(self.model.normalise(embeddings))
         return {

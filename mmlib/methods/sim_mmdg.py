@@ -33,6 +33,7 @@ class SimMMDG(Method):
         self.translators = translators(sizes)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """CE(z_mm, y), and the three feature terms."""
         outputs = self.model(batch.inputs)
         return {
             "fused": fused_cross_entropy(outputs.fused_logits, batch.labels),

@@ -22,31 +22,41 @@ class WeightAveraging(Method):
 
     @property
     def predictor(self) -> nn.Module:
+        """The averaged network."""
         return self.average.module
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Those of what trains inside, like all hooks below."""
         return self.inner.step_losses(batch)
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Passed on."""
         self.inner.on_train_start(total_steps, steps_per_epoch)
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
+        """Passed on, with the rows that come back."""
         return self.inner.on_epoch_start(epoch, train)
 
     def backward(self, losses: dict[str, Tensor]) -> None:
+        """Passed on."""
         self.inner.backward(losses)
 
     def after_step(self) -> None:
+        """Passed on; a subclass then moves the average."""
         self.inner.after_step()
 
     def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        """Passed on."""
         self.inner.on_epoch_end(validation)
 
     def counters(self) -> dict[str, Any]:
-        return {"inner": self.inner.counters()}
+        """Its own, and those of what trains inside."""
+        return super().counters() | {"inner": self.inner.counters()}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        self.inner.load_counters(counters["inner"])
+        """Take them back."""
+        self.inner.load_counters(counters.pop("inner"))
+        super().load_counters(counters)
 
 
 def _inputs(train: MultimodalDataset, batch_size: int, network: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -64,10 +74,12 @@ class EMA(WeightAveraging):
         super().__init__(inner, ExponentialAverage(inner.model, half_life, decay))
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Fix β for this many steps."""
         super().on_train_start(total_steps, steps_per_epoch)
         self.average.begin(total_steps)
 
     def after_step(self) -> None:
+        """Θ_ema ← β Θ_ema + (1 − β) Θ."""
         super().after_step()
         self.average.follow(self.model)
 
@@ -80,6 +92,7 @@ class SWA(WeightAveraging):
     """
 
     selection = "last"
+    counted = ("step", "averaged")
 
     def __init__(self, inner: Method, start: float = 0.5) -> None:
         super().__init__(inner)
@@ -88,11 +101,13 @@ class SWA(WeightAveraging):
         self.step, self.averaged, self.first_step, self.steps_per_epoch = 0, 0, 0, 1
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Fix the first step to average, and how many make an epoch."""
         super().on_train_start(total_steps, steps_per_epoch)
         self.first_step = round(self.start * total_steps)
         self.steps_per_epoch = steps_per_epoch
 
     def after_step(self) -> None:
+        """At the end of each late epoch, Θ̄ ← Θ̄ + (Θ − Θ̄) / (n + 1); before, the network itself."""
         super().after_step()
         self.step += 1
         if self.step > self.first_step and self.step % self.steps_per_epoch == 0:
@@ -102,14 +117,8 @@ class SWA(WeightAveraging):
             self.average.lerp_towards(self.model, 1.0)  # before the start, the network itself
 
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
+        """Re-estimate batch-norm statistics on the training data."""
         refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
-
-    def counters(self) -> dict[str, Any]:
-        return super().counters() | {"step": self.step, "averaged": self.averaged}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        super().load_counters(counters)
-        self.step, self.averaged = counters["step"], counters["averaged"]
 
 
 class SWAD(WeightAveraging):
@@ -122,6 +131,7 @@ class SWAD(WeightAveraging):
     """
 
     selection = "last"
+    counted = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
 
     def __init__(self, inner: Method, patience_start: int = 3, patience_end: int = 6, tolerance: float = 0.3) -> None:
         super().__init__(inner)
@@ -134,11 +144,13 @@ class SWAD(WeightAveraging):
         self.merged = AveragedNetwork(inner.model)
 
     def after_step(self) -> None:
+        """Count the step into the average of its segment."""
         super().after_step()
         self.average.lerp_towards(self.model, 1 / (self.steps_in_segment + 1))
         self.steps_in_segment += 1
 
     def on_epoch_end(self, validation: Mapping[str, float]) -> None:
+        """Close the segment, and see whether the valley starts or ends with it."""
         super().on_epoch_end(validation)
         if not self.ended:
             weights = copy.deepcopy(self.average.module.state_dict())
@@ -172,16 +184,7 @@ class SWAD(WeightAveraging):
         self.waiting.clear()
 
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
+        """Predict with the segments inside the valley; re-estimate batch-norm statistics."""
         self._merge_waiting()
         self.average.lerp_towards(self.merged.module, 1.0)
         refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
-
-    _COUNTERS = ("steps_in_segment", "ended", "threshold", "merged_steps", "waiting")
-
-    def counters(self) -> dict[str, Any]:
-        return super().counters() | {name: getattr(self, name) for name in self._COUNTERS}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        super().load_counters(counters)
-        for name in self._COUNTERS:
-            setattr(self, name, counters[name])

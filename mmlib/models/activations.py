@@ -8,46 +8,47 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path, cache_directory, spelled
+from mmlib.data.cache import atomic_path, cache_directory
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.splits import Splits
 from mmlib.data.stored import StoredRows
 from mmlib.models.architecture import Architecture, has_frozen_trunk
+from mmlib.source_code import identity_of
 
 _PARTS = ("train", "validation", "test")
 
 
 def as_float(stored: Tensor) -> Tensor:
-    """The front end of kept activations, which are stored with half precision."""
+    """The front end of cached activations, which are stored with half precision."""
     return stored.float()
 
 
-def with_kept_activations(
+def with_cached_activations(
     splits: Splits, architecture: Architecture, device: torch.device
 ) -> tuple[Splits, Architecture]:
     """The same data, and the architecture that reads it, with the frozen trunks' outputs (float16) in the place of
     every modality on disk that training does not augment. An augmented modality is different in every epoch and stays.
 
-    The trunks are those of seed 0 where no weights are published. Kept in `$MMLIB_CACHE/activations`, under the hash of
-    the clips, the front end and the trunk's weights.
+    The trunks are those of seed 0 where no weights are published. The outputs lie in `$MMLIB_CACHE/activations`, under
+    the hash of the clips, the front end and the trunk's weights.
     """
     if not architecture.frozen:
-        raise ValueError("Only what frozen trunks give can be kept: the architecture is not frozen.")
+        raise ValueError("Only what frozen trunks give can be cached: the architecture is not frozen.")
     shapes = splits.train.input_shapes
     model = architecture.build(shapes, len(splits.train.class_names), 0).eval().to(device)
-    kept = {}
+    cached = {}
     for name in shapes:
         stored = isinstance(splits.train.inputs[name], StoredRows)
         if stored and name not in splits.augmentations and has_frozen_trunk(model.encoders[name]):
-            kept[name] = _kept_rows(splits, name, model.encoders[name].trunk, device)
-    parts = {part: _with_inputs(getattr(splits, part), kept) for part in _PARTS}
-    trunks_of = architecture.trunks_of + tuple((name, shapes[name]) for name in kept)
+            cached[name] = _cached_rows(splits, name, model.encoders[name].trunk, device)
+    parts = {part: _with_inputs(getattr(splits, part), cached) for part in _PARTS}
+    trunks_of = architecture.trunks_of + tuple((name, shapes[name]) for name in cached)
     return replace(splits, **parts), replace(architecture, trunks_of=trunks_of)
 
 
-def _with_inputs(part: MultimodalDataset, kept: dict[str, StoredRows]) -> MultimodalDataset:
+def _with_inputs(part: MultimodalDataset, cached: dict[str, StoredRows]) -> MultimodalDataset:
     inputs, front_end = dict(part.inputs), dict(part.front_end)
-    for name, everything in kept.items():
+    for name, everything in cached.items():
         place = torch.searchsorted(everything.rows, part.inputs[name].rows)
         inputs[name] = StoredRows(everything.array, place, everything.content)
         front_end[name] = as_float
@@ -55,12 +56,12 @@ def _with_inputs(part: MultimodalDataset, kept: dict[str, StoredRows]) -> Multim
 
 
 @torch.no_grad()
-def _kept_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.device) -> StoredRows:
+def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.device) -> StoredRows:
     """The trunk's output for every row that any part reads; `rows` of the result are those of the clips, sorted."""
     source: StoredRows = splits.train.inputs[name]
     rows = torch.cat([getattr(splits, part).inputs[name].rows for part in _PARTS]).unique()
     front_end = splits.train.front_end[name]
-    digest = hashlib.sha256(f"{source.content} {spelled(front_end)}".encode() + rows.numpy().tobytes())
+    digest = hashlib.sha256(f"{source.content} {identity_of(front_end)}".encode() + rows.numpy().tobytes())
     for value in trunk.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     content = digest.hexdigest()[:24]
@@ -71,7 +72,7 @@ def _kept_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.device
             for start in tqdm(range(0, len(rows), 16), desc=f"activations of {name}", unit="batch"):
                 outputs = trunk(front_end(source.array[rows[start : start + 16]].to(device))).half().cpu().numpy()
                 if len(outputs) != len(rows[start : start + 16]):
-                    raise ValueError(f"The trunk of {name!r} folds frames into the batch: its outputs cannot be kept.")
+                    raise ValueError(f"The trunk of {name!r} folds frames into the batch; it cannot be cached.")
                 if array is None:
                     shape = (len(rows), *outputs.shape[1:])
                     array = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)

@@ -49,7 +49,7 @@ class Architecture:
         return repr((self.encoder, self.encoders, self.fused_head, weights, self.frozen, self.trunks_of))
 
 
-def kept_state(model: MultimodalClassifier) -> dict[str, Tensor]:
+def trained_state(model: MultimodalClassifier) -> dict[str, Tensor]:
     """The state without frozen trunks, which the architecture restores."""
     fixed = tuple(f"encoders.{name}.trunk." for name, encoder in model.encoders.items() if has_frozen_trunk(encoder))
     return {name: value for name, value in model.state_dict().items() if not (fixed and name.startswith(fixed))}

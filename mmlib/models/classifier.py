@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmlib.checks import check
 from mmlib.models.encoders import Encoder, ResNet18, SmallConvNet
 from mmlib.models.video import SlowFast, SlowOnly
 from mmlib.seeding import seed_for
@@ -19,7 +20,7 @@ ENCODERS: dict[str, type[Encoder]] = {
 
 
 class Outputs(NamedTuple):
-    """What the classifier says about a batch, with h_k, z_k and z_mm as in methods.md."""
+    """What the classifier says about a batch, with h_k, z_k and z_mm as the classifier defines them."""
 
     features: dict[str, Tensor]  # modality → h_k (batch, features), after LayerNorm
     unimodal_logits: dict[str, Tensor]  # modality → z_k (batch, classes)
@@ -27,50 +28,33 @@ class Outputs(NamedTuple):
 
 
 class MultimodalClassifier(nn.Module):
-    """h_k = LayerNorm(θ_k(x_k)), z_k = φ_k(h_k), z_mm = φ_mm(fusion of all h_k), for any number of modalities ≥ 1.
+    """h_k = LayerNorm(θ_k(x_k)), z_k = φ_k(h_k), z_mm = φ_mm(concat_k h_k), for any number of modalities ≥ 1.
 
-    * `fusion`: "concat"; "sum" (of equally long features); "gated" (sum with weights σ(W concat h) per feature).
-    * `fused_head`: "linear", or "mlp" (one hidden layer of 512 with dropout 0.5, as in MBCD's port).
-
-    The encoders' attribute `features` says how long their output is. Modalities of a batch that have no encoder
-    here are ignored, so a uni-modal model reads the same batches.
+    `fused_head` φ_mm: "linear", or "mlp" (one hidden layer of 512 with dropout 0.5, as in MBCD's port). The encoders'
+    attribute `features` says how long their output is. Modalities of a batch that have no encoder here are ignored, so
+    a uni-modal model reads the same batches.
     """
 
-    def __init__(
-        self,
-        encoders: Mapping[str, nn.Module],
-        classes: int,
-        fusion: str = "concat",
-        fused_head: str = "linear",
-    ) -> None:
+    def __init__(self, encoders: Mapping[str, nn.Module], classes: int, fused_head: str = "linear") -> None:
         super().__init__()
         sizes = {name: int(encoder.features) for name, encoder in encoders.items()}
         if not sizes:
             raise ValueError("A classifier needs at least one encoder.")
-        if fusion not in ("concat", "sum", "gated"):
-            raise ValueError(f"fusion must be concat, sum or gated, not {fusion!r}.")
-        if fusion != "concat" and len(set(sizes.values())) > 1:
-            raise ValueError(f"fusion {fusion!r} needs features of one length, not {sizes}.")
+        check({"fused_head": fused_head}, {"fused_head": ("linear", "mlp")})
         self.modalities = tuple(sizes)
-        self.fusion = fusion
         self.encoders = nn.ModuleDict(encoders)
         self.norms = nn.ModuleDict({name: nn.LayerNorm(size) for name, size in sizes.items()})
         self.unimodal_heads = nn.ModuleDict({name: nn.Linear(size, classes) for name, size in sizes.items()})
         joined = sum(sizes.values())
-        fused = joined if fusion == "concat" else next(iter(sizes.values()))
-        self.gate = nn.Linear(joined, joined) if fusion == "gated" else None
-        if fused_head == "linear":
-            self.fused_head: nn.Module = nn.Linear(fused, classes)
-        elif fused_head == "mlp":
-            self.fused_head = nn.Sequential(nn.Linear(fused, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes))
-        else:
-            raise ValueError(f"fused_head must be linear or mlp, not {fused_head!r}.")
+        self.fused_head: nn.Module = nn.Linear(joined, classes)
+        if fused_head == "mlp":
+            self.fused_head = nn.Sequential(nn.Linear(joined, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes))
 
-    def forward(self, inputs: Mapping[str, Tensor], keep: Tensor | None = None) -> Outputs:
-        """`keep` (batch, M) or (M,), in the order of `modalities`: features times 0 are lost to the fused head only
+    def forward(self, inputs: Mapping[str, Tensor], mask: Tensor | None = None) -> Outputs:
+        """`mask` (batch, M) or (M,), in the order of `modalities`: features times 0 are lost to the fused head only
         (after LayerNorm, without rescaling)."""
         features = self.normalise({name: self.encoders[name](inputs[name]) for name in self.modalities})
-        return Outputs(features, self.unimodal_logits(features), self.fuse(features, keep))
+        return Outputs(features, self.unimodal_logits(features), self.fuse(features, mask))
 
     def normalise(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """h_k from the encoders' outputs θ_k(x_k)."""
@@ -83,25 +67,20 @@ class MultimodalClassifier(nn.Module):
     def split_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each modality's part of the fused logits, W_k h_k + b/M (batch, classes); they sum to z_mm.
 
-        Only where features are concatenated and the fused head is linear; a ValueError otherwise."""
-        if self.fusion != "concat" or not isinstance(self.fused_head, nn.Linear):
-            raise ValueError("The fused logits split by modality only with fusion='concat' and fused_head='linear'.")
+        Only where the fused head is linear; a ValueError otherwise."""
+        if not isinstance(self.fused_head, nn.Linear):
+            raise ValueError("The fused logits split by modality only with fused_head='linear'.")
         sizes = [features[name].shape[-1] for name in self.modalities]
         weights = self.fused_head.weight.split(sizes, 1)
         bias = self.fused_head.bias / len(sizes)
         return {name: features[name] @ weight.T + bias for name, weight in zip(self.modalities, weights, strict=True)}
 
-    def fuse(self, features: Mapping[str, Tensor], keep: Tensor | None = None) -> Tensor:
+    def fuse(self, features: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
         """Fused logits (batch, classes) from features, with lost modalities as in `forward`."""
         parts = [features[name] for name in self.modalities]
-        if keep is not None:
-            parts = [part * keep[..., index, None] for index, part in enumerate(parts)]
-        joined = torch.cat(parts, -1)
-        if self.fusion == "concat":
-            return self.fused_head(joined)
-        if self.gate is not None:
-            parts = list((joined * torch.sigmoid(self.gate(joined))).chunk(len(parts), -1))
-        return self.fused_head(torch.stack(parts).sum(0))
+        if mask is not None:
+            parts = [part * mask[..., index, None] for index, part in enumerate(parts)]
+        return self.fused_head(torch.cat(parts, -1))
 
     def freeze_trunks(self) -> None:
         """Fix each encoder's trunk, so that last stages and heads alone are trained. [kit] Its batch norm is fixed too,
@@ -111,6 +90,7 @@ class MultimodalClassifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "MultimodalClassifier":
+        """Frozen trunks stay in eval mode."""
         super().train(mode)
         for encoder in self.encoders.values():
             if isinstance(encoder, Encoder) and is_frozen(encoder.trunk):
@@ -128,7 +108,6 @@ def build_classifier(
     classes: int,
     seed: int,
     encoder: str | Mapping[str, str] = "small",
-    fusion: str = "concat",
     fused_head: str = "linear",
 ) -> MultimodalClassifier:
     """A classifier for inputs of these shapes (`dataset.input_shapes`), initialised from the seed alone; `encoder` is
@@ -147,4 +126,4 @@ def build_classifier(
             torch.manual_seed(seed_for("initialise encoder", name, seed))
             encoders[name] = ENCODERS[names[name]](shape)
         torch.manual_seed(seed_for("initialise heads", seed))
-        return MultimodalClassifier(encoders, classes, fusion, fused_head)
+        return MultimodalClassifier(encoders, classes, fused_head)

@@ -19,6 +19,7 @@ class Encoder(nn.Module):
     head: nn.Module
 
     def forward(self, signals: Tensor) -> Tensor:
+        """One modality's inputs (batch, …) → embeddings θ_k(x_k) (batch, features)."""
         return self.head(self.last_stage(self.trunk(signals)))
 
 

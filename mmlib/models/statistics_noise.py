@@ -7,15 +7,19 @@ from torch import Tensor
 def perturb_statistics(maps: Tensor, probability: float) -> Tensor:
     """With this probability (one draw per batch), move each sample's channel means and standard deviations.
 
-    The noise of each statistic is as large as its own spread over the batch. Maps are (batch, channels, …).
+    Maps are (batch, channels, …). The noise is Gaussian and as large as the spread of each statistic over the batch.
+    Variances are those of samples (n − 1), as in the source; a single value has none.
     """
     if torch.rand(()) >= probability:
         return maps
     axes = tuple(range(2, maps.ndim))
-    mean = maps.mean(axes, keepdim=True)
-    deviation = (maps.var(axes, correction=0, keepdim=True) + 1e-6).sqrt()
+    mean, deviation = maps.mean(axes, keepdim=True), _deviation(maps, axes)
     moved_mean, moved_deviation = (
-        statistic + torch.randn_like(statistic) * (statistic.var(0, correction=0, keepdim=True) + 1e-6).sqrt()
-        for statistic in (mean, deviation)
+        statistic + torch.randn_like(statistic) * _deviation(statistic, (0,)) for statistic in (mean, deviation)
     )
     return (maps - mean) / deviation * moved_deviation + moved_mean
+
+
+def _deviation(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    several = any(values.shape[axis] > 1 for axis in axes)
+    return (values.var(axes, correction=int(several), keepdim=True) + 1e-6).sqrt()

@@ -31,11 +31,14 @@ class ConvNorm(nn.Module):
         self.active = active
 
     def forward(self, maps: Tensor) -> Tensor:
+        """(batch, incoming, frames, height, width) → (batch, outgoing, …)."""
         maps = self.bn(self.conv(maps))
         return maps.relu_() if self.active else maps
 
 
 class Bottleneck(nn.Module):
+    """Three convolutions around a shortcut; the output has four times `width` channels."""
+
     def __init__(self, incoming: int, width: int, stride: int, look_at: int) -> None:
         super().__init__()
         outgoing = 4 * width
@@ -48,6 +51,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
+        """(batch, incoming, frames, height, width) → (batch, 4 · width, …)."""
         carried = maps if self.downsample is None else self.downsample(maps)
         return (self.conv3(self.conv2(self.conv1(maps))) + carried).relu_()
 

@@ -60,6 +60,7 @@ class Record:
         return made
 
     def as_json(self) -> dict[str, Any]:
+        """Title, claims, runs and environment, as plain values."""
         claims = [asdict(claim) for claim in self.claims]
         return {"title": self.title, "claims": claims, "runs": self.runs, "environment": environment()}
 

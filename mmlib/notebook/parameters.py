@@ -1,41 +1,147 @@
-"""The check of a notebook's parameters in its set-up cell. Imported by every notebook: it imports nothing heavy."""
+"""The parameters of notebooks: one table of those that several share, and the check in a set-up cell.
 
-import math
-from dataclasses import dataclass
+A notebook declares its parameters in its first code cell, each with type, default and comment. Its set-up cell says
+`settings = Settings(globals(), …)`. Parameters of the table are checked by the table; keywords add the notebook's own,
+and narrow others. What they may be is written plainly: `(low, high)` for numbers, both included (two integers: integers
+alone), texts to choose from, or a type. `str` among the choices of `target` and `protocol` stands for the domains and
+protocols of the data set, `int` of `frames` for as many as it stores.
+
+`python -m mmlib run` asks the same of every run before the first one starts. It reads that call and executes nothing.
+It knows these parameters by name: `dataset` or `benchmark` (the data a run reads) with `data` (whether a stand-in will
+do), `weights` with `modalities` (the published weights it starts from), `device` (the GPU it waits for), `seeds` with
+`first_seed` (what is added up), `epochs` with `warm_up` (what a budget of minutes scales).
+"""
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
+
+from mmlib.checks import Number, Whole, check
+from mmlib.data import DIGITS, reader
+from mmlib.data.digits.degradation import KINDS
+from mmlib.training import TrainingConfig
 
 
 class BadParameter(ValueError):
     """A parameter that does not exist or has a wrong value; the message names it and what is allowed."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Numbers between `low` and `high`, both included."""
+class Shared(NamedTuple):
+    """A parameter that several notebooks have: what it may be, and what it means in all of them."""
 
-    low: float
-    high: float = math.inf
+    allowed: Any
+    meaning: str
 
 
-def validate(**checked: tuple[Any, Any]) -> SimpleNamespace:
-    """The set-up cell's check: each keyword is `name=(value, allowed)`; returns the values as attributes.
+SHARED = {
+    "dataset": Shared(DIGITS, '"spoken_digits" (made here), or "av_digits" (real recordings; prepare them first)'),
+    "target": Shared(("auto", str), "the domain that training never sees"),
+    "degradation": Shared(KINDS, 'what is wrong with bad samples: "mismatch", "noise" or "masking"'),
+    "degraded_in": Shared(("train", "everywhere"), '"train": only training samples'),
+    "share": Shared(Number(0.01, 0.9), "how many samples are degraded, in each modality"),
+    "training_samples": Shared(Whole(100, 10**6), "training samples, about"),
+    "seeds": Shared(Whole(2, 100), "independent runs behind every interval"),
+    "first_seed": Shared(Whole(0, 899), "they are numbered from here on"),
+    "epochs": Shared(Whole(1, 1000), "passes over the training data"),
+    "warm_up": Shared(Whole(1, 999), "epochs of plain training before the mixture has a say"),
+    "batch_size": Shared(Whole(2, 4096), "clips a step"),
+    "learning_rate": Shared(Number(1e-6, 1.0), "of the optimiser"),
+    "weight_decay": Shared(Number(0.0, 1.0), "of the optimiser"),
+    "tuned": Shared(bool, "choose each method's settings on validation data first, from equally large grids"),
+    "rivals": Shared(bool, "more methods, too"),
+    "directions": Shared(Whole(2, 1000), "random directions for the loss increase"),
+    "data": Shared(("auto", "real", "stand-in"), '"auto": the prepared clips, or a stand-in where there are none'),
+    "precision": Shared(("float32", "tf32", "bfloat16"), '"float32", "tf32", or "bfloat16" on a GPU'),
+    "device": Shared(str, '"auto": a GPU where there is one; "cpu"; "cuda"'),
+}
 
-    `allowed` is a range (for integers), an `Interval` (numbers), a tuple of choices, or a type.
-    """
-    for name, (value, allowed) in checked.items():
-        if isinstance(allowed, range):
-            right = type(value) is int and value in allowed
-            expected = f"an integer in {allowed.start} … {allowed.stop - 1}"
-        elif isinstance(allowed, Interval):
-            right = type(value) in (int, float) and allowed.low <= value <= allowed.high
-            expected = f"a number in {allowed.low} … {allowed.high}"
-        elif isinstance(allowed, tuple):
-            right = value in allowed
-            expected = "one of " + ", ".join(map(str, allowed))
-        else:
-            right = type(value) is allowed
-            expected = f"a {allowed.__name__}"
-        if not right:
-            raise BadParameter(f"{name} must be {expected}, not {value!r}.")
-    return SimpleNamespace(**{name: value for name, (value, _) in checked.items()})
+
+class Settings(SimpleNamespace):
+    """A notebook's parameters as attributes, all of them checked: `values` holds them by name (and may hold more),
+    `own` says what those may be that the table does not know, or that are narrower here. Raises BadParameter."""
+
+    def __init__(self, values: Mapping[str, Any], **own: Any) -> None:
+        allowed = {name: shared.allowed for name, shared in SHARED.items() if name in values} | own
+        if missing := sorted(own.keys() - values.keys()):
+            raise BadParameter(f"There is no parameter {', '.join(missing)} to check.")
+        data_set = {name: _plain(allowed.pop(name)) for name in ("dataset", "benchmark") if name in allowed}
+        check(values, data_set, error=BadParameter)
+        for name in data_set:
+            allowed |= _of_data(values[name], allowed)
+        check(values, {name: _plain(what) for name, what in allowed.items()}, error=BadParameter)
+        super().__init__(**{name: values[name] for name in (*data_set, *allowed)})
+        self._check_together()
+
+    def _check_together(self) -> None:
+        chosen = vars(self)
+        if chosen.get("warm_up", 0) >= chosen.get("epochs", 1000):
+            raise BadParameter(f"warm_up must be shorter than training, {self.epochs} epochs; it is {self.warm_up}.")
+        if chosen.get("flow") and self.dataset != "spoken_digits":
+            raise BadParameter(f"flow is there in spoken_digits alone, not in {self.dataset}.")
+
+    @property
+    def numbers(self) -> range:
+        """The seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    def targets(self, domains: tuple[str, ...]) -> tuple[str, ...]:
+        """The domains that are left out of training, in turn: "auto" is the last one, "all" each of them."""
+        return {"auto": domains[-1:], "all": domains}.get(self.target, (self.target,))
+
+    def training(self, **more: Any) -> TrainingConfig:
+        """The training that these parameters describe."""
+        names = {field.name for field in fields(TrainingConfig)}
+        return TrainingConfig(**{name: value for name, value in vars(self).items() if name in names} | more)
+
+
+def _plain(allowed: Any) -> Any:
+    """`(low, high)` as a range; all else as it is."""
+    if isinstance(allowed, tuple) and len(allowed) == 2 and all(type(end) in (int, float) for end in allowed):
+        return Number(*allowed, whole=all(type(end) is int for end in allowed))
+    return allowed
+
+
+def _of_data(name: str, allowed: Mapping[str, Any]) -> dict[str, Any]:
+    """What the data set says of `target`, `protocol` and `frames`, where those are among what is allowed."""
+    if not {"target", "protocol", "frames"} & allowed.keys():
+        return {}
+    of = reader(name)
+    filled = {}
+    for parameter, choices in {"target": "DOMAINS", "protocol": "PROTOCOLS"}.items():
+        if parameter in allowed:
+            written = allowed[parameter] if isinstance(allowed[parameter], tuple) else (allowed[parameter],)
+            filled[parameter] = (*(one for one in written if one is not str), *getattr(of, choices))
+    return filled | ({"frames": Whole(1, of.FRAMES)} if "frames" in allowed else {})
+
+
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+def own_of(cells: Iterable[str]) -> dict[str, Any] | None:
+    """What the call of `Settings` in these cells' source says of the notebook's own parameters; None where there is no
+    such call. Raises BadParameter where a keyword is not written plainly."""
+    for cell in cells:
+        try:
+            nodes = list(ast.walk(ast.parse(cell)))
+        except SyntaxError:
+            continue
+        for node in nodes:
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Settings":
+                return {keyword.arg: _written(keyword) for keyword in node.keywords}
+    return None
+
+
+def _written(keyword: ast.keyword) -> Any:
+    def read(node: ast.expr) -> Any:
+        if isinstance(node, ast.Name) and node.id in _TYPES:
+            return _TYPES[node.id]
+        return tuple(map(read, node.elts)) if isinstance(node, ast.Tuple) else ast.literal_eval(node)
+
+    try:
+        return read(keyword.value)
+    except ValueError as error:
+        raise BadParameter(
+            f"What {keyword.arg} may be is to be written plainly, not {ast.unparse(keyword.value)}."
+        ) from error

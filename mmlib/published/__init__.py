@@ -4,6 +4,18 @@ from importlib.resources import files
 
 import pandas as pd
 
+from mmlib.published.reproduction import beside_paper, captioned, comparison
+
+__all__ = [
+    "balance_benchmark",
+    "beside_paper",
+    "captioned",
+    "comparison",
+    "gmm_headlines",
+    "mbcd_accuracies",
+    "mbcd_table",
+]
+
 
 def gmm_headlines() -> pd.DataFrame:
     """The accuracies in percent that the abstracts of the modality-gap paper (arXiv 2510.21797) state, by version and

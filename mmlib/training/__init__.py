@@ -1,1 +1,27 @@
-"""Training any method on any data: the loop, runs that are kept, tables of what they scored."""
+"""Training any method on any data: the loop, runs that are kept, tables of what they scored, and honest statistics."""
+
+from mmlib.training.estimates import Estimate, estimate, over_targets, paired_difference
+from mmlib.training.loop import History, TrainingConfig, fit, resolve_device
+from mmlib.training.run import Run, Trained, train_run
+from mmlib.training.runs import train_runs
+from mmlib.training.tables import histories, per_seed, score_table, tune, where
+
+__all__ = [
+    "Estimate",
+    "History",
+    "Run",
+    "Trained",
+    "TrainingConfig",
+    "estimate",
+    "fit",
+    "histories",
+    "over_targets",
+    "paired_difference",
+    "per_seed",
+    "resolve_device",
+    "score_table",
+    "train_run",
+    "train_runs",
+    "tune",
+    "where",
+]

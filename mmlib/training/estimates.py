@@ -18,10 +18,12 @@ class Estimate:
 
     @property
     def low(self) -> float:
+        """The interval's lower end."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
+        """The interval's upper end."""
         return self.mean + self.half_width
 
     @property

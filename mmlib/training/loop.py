@@ -1,14 +1,11 @@
-"""Train any method on any data and device: `fit`, `History`, and checkpoints that resume exactly."""
+"""Train any method on any data and device: `fit`, and the `History` it returns."""
 
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -16,12 +13,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlib.checks import Number, Whole, check
-from mmlib.data.cache import atomic_path, spelled
-from mmlib.data.dataset import Batch, MultimodalDataset, move
+from mmlib.data.dataset import Batch, MultimodalDataset
 from mmlib.data.transforms import Augmentation, augment
 from mmlib.methods.base import Method
 from mmlib.models.evaluate import evaluate
 from mmlib.seeding import seed_for, torch_generator
+from mmlib.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -54,16 +51,31 @@ class TrainingConfig:
         check(vars(self), allowed, "TrainingConfig")
         resolve_device(self.device)
 
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that `device` stands for here."""
+        return resolve_device(self.device)
+
 
 @dataclass
 class History:
-    """One row per epoch: mean training losses by part, validation and monitored accuracies and losses, seconds."""
+    """One row per epoch: mean training losses by part, validation and monitored accuracies and losses, seconds; and
+    the tensors that `fit`'s `measure` returned, by name, one an epoch."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
-    selected_epoch: int = 0  # counted from 1; the epoch whose predictor was kept
+    selected_epoch: int = 0  # counted from 1; the epoch whose weights the predictor has
+    tensors: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
+        """The rows as a table, by epoch."""
         return pd.DataFrame(self.rows).set_index("epoch")
+
+    def add(self, row: Mapping[str, float], measured: Mapping[str, float | Tensor]) -> None:
+        """An epoch's row, with the numbers among what was measured; tensors apart, on the CPU."""
+        numbers = {name: value for name, value in measured.items() if not isinstance(value, Tensor)}
+        self.rows.append({**row, **numbers})
+        for name in measured.keys() - numbers.keys():
+            self.tensors.setdefault(name, []).append(measured[name].cpu())
 
 
 def resolve_device(name: str) -> torch.device:
@@ -83,31 +95,35 @@ def fit(
     config: TrainingConfig,
     *,
     monitors: Mapping[str, MultimodalDataset] | None = None,
-    measure: Callable[[Method], Mapping[str, float]] | None = None,
+    measure: Callable[[Method], Mapping[str, float | Tensor]] | None = None,
     augmentations: Mapping[str, Augmentation] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: bool = True,
 ) -> History:
     """Train the method in place; afterwards `method.predictor` holds the selected weights.
 
     Selection sees `validation` (source domains) only. `monitors` are evaluated and `measure` is called every epoch, in
-    columns of their own, to be looked at; they never influence anything. With `checkpoint`, state is written after
-    every epoch, whole or not at all; a run that finds one of the same configuration and data goes on from it and, on a
-    CPU, ends with the identical weights.
+    columns of their own (tensors apart), to be looked at; they never influence anything. A training that finds its
+    `checkpoint` resumes from there and, on a CPU, ends with the identical weights and history.
     """
-    device = resolve_device(config.device)
+    device = config.torch_device
     train, validation = train.resident(device), validation.resident(device)
     watched = {name: dataset.resident(device) for name, dataset in (monitors or {}).items()}
     method.to(device)
-    optimiser = _optimiser(method, config, device)
+    optimiser = optimiser_of(method, config, device)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(config.decay_epochs), config.decay_factor)
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
 
     history, best = History(), None
-    identity = "" if checkpoint is None else _identity(method, train, validation, config, augmentations or {})
-    if checkpoint is not None and checkpoint.exists():
-        history, best = _resume(checkpoint, identity, method, optimiser, schedule, device)
+    stateful = {"method": method, "optimiser": optimiser, "schedule": schedule}
+    if checkpoint is not None and (state := checkpoint.read(device)) is not None:
+        for name, part in stateful.items():
+            part.load_state_dict(state[name])
+        method.load_counters(state["counters"])
+        method.watched.update(state["watched"])
+        tensors = {name: [one.cpu() for one in by_epoch] for name, by_epoch in state["tensors"].items()}
+        history, best = History(state["rows"], tensors=tensors), state["best"]
     remaining = range(len(history.rows) + 1, config.epochs + 1)
     for epoch in tqdm(remaining, desc=type(method).__name__, leave=False, disable=not progress):
         started = time.perf_counter()
@@ -118,15 +134,17 @@ def fit(
         row = {"epoch": epoch, **losses, **validated}
         for name, dataset in watched.items():
             row |= evaluate(method.predictor, dataset, f"{name} ")
-        row |= measure(method) if measure else {}
+        measured = measure(method) if measure else {}
         method.on_epoch_end(validated)
-        history.rows.append(row | {"seconds": time.perf_counter() - started})
+        history.add(row | {"seconds": time.perf_counter() - started}, measured)
         score = [row["validation accuracy"], -row["validation loss"]]  # the loss breaks ties
         if best is None or score > best["score"]:
             weights = copy.deepcopy(method.predictor.state_dict())
             best = {"score": score, "epoch": epoch, "weights": weights}
         if checkpoint is not None:
-            _save(checkpoint, identity, method, optimiser, schedule, history, best)
+            kept = {"counters": method.counters(), "watched": method.watched, "best": best}
+            kept |= {"rows": history.rows, "tensors": history.tensors}
+            checkpoint.write({name: part.state_dict() for name, part in stateful.items()} | kept)
 
     method.on_train_end(train, config.batch_size)
     if method.selection == "best":
@@ -160,7 +178,7 @@ def _train_epoch(
         torch.manual_seed(seed_for("dropout", config.seed, epoch))
         for batch in train.batches(config.batch_size, shuffling, device, rows, stored=True):
             batch = augment(batch, train.front_end, augmentations, augmenting)
-            losses = _step(method, batch, optimiser, config)
+            losses = take_step(method, batch, optimiser, config)
             seen = {f"train {name} loss": loss.detach() for name, loss in losses.items()}
             for name, value in (seen | method.watched).items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.labels)
@@ -168,7 +186,9 @@ def _train_epoch(
     return {name: float(total) / count for name, total in sums.items()}
 
 
-def _step(method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig) -> dict[str, Tensor]:
+def take_step(
+    method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig
+) -> dict[str, Tensor]:
     """One step, losses to update; its losses."""
     with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         losses = method.step_losses(batch)
@@ -193,108 +213,10 @@ def _tensor_float_32(allowed: bool) -> Iterator[None]:
             backend.allow_tf32 = value
 
 
-def _optimiser(method: Method, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+def optimiser_of(method: Method, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser of everything that a method trains."""
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimiser == "adam":
         return torch.optim.Adam(parameters, **shared)
     return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
-
-
-def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], object]:
-    """One whole step of this method on this batch, losses to update, as a function to be timed."""
-    device = resolve_device(config.device)
-    method.to(device).train()
-    method.on_train_start(1000, 100)
-    optimiser, batch = _optimiser(method, config, device), move(batch, device)
-    return lambda: _step(method, batch, optimiser, config)
-
-
-def shortest_seconds(steps: Mapping[str, Callable[[], object]], repeats: int = 25) -> dict[str, float]:
-    """The shortest time of each function, taken in turns, so that a busy machine treats all alike; with one thread."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(repeats):
-            for name, step in steps.items():
-                started = time.perf_counter()
-                step()
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                times[name].append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
-    return {name: min(values) for name, values in times.items()}
-
-
-def _identity(
-    method: Method,
-    train: MultimodalDataset,
-    validation: MultimodalDataset,
-    config: TrainingConfig,
-    augmentations: Mapping[str, Augmentation],
-) -> str:
-    """What a checkpoint belongs to: settings, data, augmentations, and the method's parts with their plain values."""
-    settings = {name: value for name, value in asdict(config).items() if name != "device"}
-    augmented = sorted((name, spelled(function)) for name, function in augmentations.items())
-    text = repr((settings, description(method), augmented, train.fingerprint(), validation.fingerprint()))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def description(method: Method) -> str:
-    """A method's parts with their plain values, and the shapes of all tensors: equal for methods set up alike."""
-    plain = [
-        (
-            type(part).__name__,
-            sorted((k, v) for k, v in vars(part).items() if k != "training" and isinstance(v, int | float | str)),
-        )
-        for part in method.modules()
-    ]
-    return repr((plain, {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}))
-
-
-def _save(
-    path: Path,
-    identity: str,
-    method: Method,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    history: History,
-    best: dict[str, Any],
-) -> None:
-    state = {
-        "identity": identity,
-        "method": method.state_dict(),
-        "counters": method.counters(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        "rows": history.rows,
-        "best": best,
-    }
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(
-    path: Path,
-    identity: str,
-    method: Method,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    device: torch.device,
-) -> tuple[History, dict[str, Any]]:
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        found = state["identity"]
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint or is damaged ({error}). Delete it to start anew.") from error
-    if found != identity:
-        raise ValueError(
-            f"{path} belongs to a run with other settings, method or data. Delete it or name another checkpoint."
-        )
-    method.load_state_dict(state["method"])
-    method.load_counters(state["counters"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    return History(state["rows"]), state["best"]

@@ -3,21 +3,24 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 
 import joblib
 import pandas as pd
 import pytest
 from conftest import ROOT
 
-from mmlib.batch import batch, execution, run_times, suites
+from mmlib.batch import execution, run, suites
 from mmlib.batch.execution import Limits
 from mmlib.notebook.parameters import BadParameter
+from mmlib.source_code import code_hash
 
 GOOD = """import pandas as pd
-from mmlib.training.estimates import Estimate
+from mmlib.training import Estimate
 from mmlib.notebook.claims import Record
 record = Record("small")
 table = pd.DataFrame({"method": ["erm", "=ema"], "target accuracy": [0.5, None], "seed": [0, 0]})
@@ -26,6 +29,7 @@ record.add_runs(table)
 record.claim(f"{name} is good", Estimate(float(rate), 0.1, 3))
 record"""
 LIGHT = "print(rate)"
+DIGITS = 'dataset: str = "spoken_digits"  # d\nname: str = "x"  # n\nrate: float = 1.0  # r'
 
 
 def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, capsys):
@@ -50,6 +54,8 @@ def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, cap
     (kit.out / "01_good" / "result.json").write_text('{"name": ')
     assert not kept(), "a torn result"
     assert kept()
+    shutil.copytree(kit.out / "01_good", kit.out / ".01_good.abc.part")
+    assert [result.name for result in run.results_in(kit.out)] == ["01_good", "02_wrong"], "none on its way"
 
 
 def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
@@ -57,18 +63,32 @@ def test_a_run_depends_on_library_data_and_versions(kit, monkeypatch, tmp_path):
     job = suites.Job(notebook, {})
     monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"AV-Digits is not prepared"):
-        job.key()
+        job.identity()
     (tmp_path / "av_digits.npz").write_bytes(b"some")
-    keys = [job.key(), job.key()]
+    found = [job.identity(), job.identity()]
     (tmp_path / "av_digits.npz").write_bytes(b"other")
-    keys.append(job.key())
+    found.append(job.identity())
     monkeypatch.setattr(suites, "_versions", lambda: ("2.0",))
-    keys.append(job.key())
-    (tmp_path / "mmlib").mkdir()
-    (tmp_path / "mmlib" / "losses.py").write_text("pass")
-    monkeypatch.setattr(suites, "ROOT", tmp_path)
-    keys.append(job.key())
-    assert keys[0] == keys[1] and len(set(keys)) == 4
+    found.append(job.identity())
+    found.append(suites.Job(kit.notebook("01_good", GOOD + " "), {}).identity())
+    assert found[0] == found[1] and len(set(found)) == 4
+
+
+def test_a_run_depends_on_the_code_that_its_notebook_can_reach_and_on_no_other(kit, monkeypatch, tmp_path):
+    """A change of the page or of the batch leaves finished runs as they are; one of an equation does not."""
+    package = shutil.copytree(ROOT / "mmlib", tmp_path / "mmlib", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(suites, "code_hash", partial(code_hash, package=package))
+    job = suites.Job(kit.notebook("01_good", GOOD + "\nfrom mmlib.training import train_runs", DIGITS), {})
+    before = job.identity()
+    for path in package.joinpath("batch").rglob("*.*"):
+        path.write_text(path.read_text() + "\n", encoding="utf-8")
+    for file in ("batch/page.py", "batch/suites.py", "data/clips/media.py", "data/digits/av_digits.py"):
+        (package / file).open("a").write("\nOTHER = 1\n")
+    assert job.identity() == before
+    for file in ("methods/cmrf.py", "equations/losses.py", "notebook/claims.py", "data/digits/spoken_digits.py"):
+        (package / file).open("a").write("\nOTHER = 1\n")
+        assert job.identity() != before, file
+        before = job.identity()
 
 
 def test_other_parameters_are_another_run_and_defaults_are_none(kit):
@@ -98,20 +118,22 @@ def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys):
     assert "1 of 3 runs to do.\n1 have no earlier run to go by." in printed
     kit.notebook("01_good", LIGHT + "\n# changed")
     kit.run("--dry-run")
-    assert "01_good  changed since" in capsys.readouterr().out
+    assert re.search(r"^01_good  changed since  \d+ s$", capsys.readouterr().out, re.M), "its own time, not about it"
 
 
-def test_times_of_earlier_runs_are_remembered(kit, tmp_path, monkeypatch):
-    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
-    notebook = kit.notebook("01_good", GOOD)
-    plain, other = suites.Job(notebook, {}), suites.Job(notebook, {"rate": 2.0})
-    assert run_times.expected(plain) == (None, False)
-    for seconds in (1.0, 3.0, 2.0):
-        empty = {"environment": {}, "records": [], "files": {}}
-        run_times.remember(
-            execution.Result("01_good", "01_good.ipynb", {}, "", "finished", "", "", "", "", seconds, **empty)
-        )
-    assert run_times.expected(plain) == (2.0, True) and run_times.expected(other) == (2.0, False)
+def test_a_time_is_its_own_or_the_median_of_its_notebooks_other_runs(kit):
+    notebook = kit.notebook("01_good", LIGHT)
+    jobs = [suites.Job(notebook, {"rate": float(rate)}) for rate in range(5)]
+    empty = {"cell": "", "stderr": "", "started": "", "environment": {}, "records": [], "files": {}}
+
+    def took(job, seconds, status="finished", notebook="01_good.ipynb"):
+        return execution.Result(job.name, notebook, job.parameters, "", status, "", seconds=seconds, **empty)
+
+    earlier = [took(job, seconds) for job, seconds in zip(jobs, (1.0, 30.0, 2.0), strict=False)]
+    earlier += [took(jobs[3], 900.0, "timeout"), took(jobs[4], 900.0, notebook="02_other.ipynb")]
+    assert run.expected_seconds(jobs[1], earlier) == (30.0, True)
+    assert run.expected_seconds(jobs[4], earlier) == run.expected_seconds(jobs[3], earlier) == (2.0, False)
+    assert run.expected_seconds(jobs[0], earlier[3:]) == (None, False), "a failure or another notebook says nothing"
 
 
 def test_the_suites_there_are_can_be_listed(kit, capsys):
@@ -120,7 +142,7 @@ def test_the_suites_there_are_can_be_listed(kit, capsys):
     assert capsys.readouterr().out.splitlines() == ["deep   for the night", "quick  all of them"]
 
 
-def test_runs_go_side_by_side_and_results_are_tables(kit):
+def test_runs_go_side_by_side_and_results_are_a_table(kit):
     for number in range(1, 5):
         kit.notebook(f"0{number}_good", "import time\ntime.sleep(2)\n" + GOOD)
     started = time.perf_counter()
@@ -128,9 +150,9 @@ def test_runs_go_side_by_side_and_results_are_tables(kit):
     took = time.perf_counter() - started
     alone = sum(result["seconds"] for result in kit.results().values())
     assert alone > 1.5 * took, "four at a time"
-    for table in (pd.read_csv(kit.out / "results.csv"), pd.read_parquet(kit.out / "results.parquet")):
-        assert table["notebook"].tolist() == [f"0{number}_good" for number in range(1, 5) for _ in range(2)], "once"
-        assert table["method"].tolist() == ["erm", "=ema"] * 4 and table["target accuracy"].isna().sum() == 4
+    table = pd.read_csv(kit.out / "results.csv")
+    assert table["notebook"].tolist() == [f"0{number}_good" for number in range(1, 5) for _ in range(2)], "once"
+    assert table["method"].tolist() == ["erm", "=ema"] * 4 and table["target accuracy"].isna().sum() == 4
     assert not kit.leftovers()
 
 
@@ -227,5 +249,5 @@ def test_a_cluster_that_does_not_answer_is_named(kit, capsys):
 def test_backends_that_are_not_installed_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     what = r"needs a package that is not installed: pip install dask distributed"
-    with pytest.raises(BadParameter, match=what), batch.Backend("dask").parallel():
+    with pytest.raises(BadParameter, match=what), run.Backend("dask").parallel():
         pass

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mmlib.data.clips import media
-from mmlib.data.clips.media import CorruptClip, Pictures, every_second, looped, middle_window, picture_bytes, read_media
+from mmlib.data.clips.benchmark import Format
+from mmlib.data.clips.media import CorruptClip, Pictures, every_second, middle_window, picture_bytes, read_media
 
 RATE = 16000
 
@@ -76,11 +77,10 @@ def test_windows_lie_in_the_middle_and_start_again_in_short_clips():
     assert middle_window(4, 2)(np.zeros(5)).tolist() == [0, 2, 4, 1]
 
 
-def test_short_signals_are_repeated():
-    assert looped(np.array([1, 2, 3]), 7).tolist() == [1, 2, 3, 1, 2, 3, 1] and looped(np.arange(9), 2).tolist() == [
-        0,
-        1,
-    ]
+def test_sound_is_cut_or_repeated():
+    form = Format((1, 1), seconds=2, sample_rate=3)
+    assert form.sound(np.array([1, 2, 3, 4])).tolist() == [1, 2, 3, 4, 1, 2]
+    assert form.sound(np.arange(9)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 class TestBadFiles:

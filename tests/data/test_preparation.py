@@ -13,15 +13,13 @@ import pytest
 import torch
 
 from mmlib.__main__ import main
-from mmlib.data import CLIPS, MissingData, load
+from mmlib.data import CLIPS, MissingData, load, reader
 from mmlib.data.clips import cremad, preparation, stand_in
 from mmlib.data.clips.media import CorruptClip
 from mmlib.data.clips.preparation import Clip, Incomplete, Recipe, prepare, verify
 from mmlib.data.stored import StoredRows, folder_of, open_prepared
 from mmlib.published.reproduction import comparison
-from mmlib.training.estimates import estimate
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, score_table, train_runs
+from mmlib.training import Run, TrainingConfig, estimate, score_table, train_runs
 
 
 @pytest.fixture
@@ -131,7 +129,7 @@ class TestPreparation:
         assert prepared.arrays["audio"][:][:, 0].tolist() == list(range(12)) == prepared.manifest["frames"].tolist()
         assert not folder_of("toy.partial").exists()
 
-    def test_what_is_prepared_is_not_decoded_again(self, tmp_path, root):
+    def test_what_is_decoded_is_not_decoded_again(self, tmp_path, root):
         prepare(toy(tmp_path), 2)
         decoded = []
         prepare(toy(tmp_path, decoded=decoded), 2)
@@ -206,14 +204,14 @@ class TestPreparation:
         with pytest.raises(ValueError, match=r"toy is damaged .* Delete it and prepare"):
             open_prepared("toy")
 
-    def test_a_full_disk_is_told_before_anything_is_written(self, tmp_path, root, monkeypatch):
+    def test_a_full_disk_is_reported_before_anything_is_written(self, tmp_path, root, monkeypatch):
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: usage._replace(free=50))
         with pytest.raises(OSError, match="Name another --root"):
             prepare(toy(tmp_path), 2)
         assert not folder_of("toy.partial").exists()
 
-    def test_a_killed_preparation_goes_on_where_it_was(self, tmp_path, root):
+    def test_a_killed_preparation_resumes(self, tmp_path, root):
         stand_in.write("ave", tmp_path / "source")
         command = [sys.executable, "-m", "mmlib", "data", "ave", "--source", str(tmp_path / "source"), "--jobs", "1"]
         journal = root / "ave.partial" / "journal.jsonl"
@@ -225,7 +223,7 @@ class TestPreparation:
         done = journal.read_bytes().count(b"\n")
         finished = subprocess.run(command, capture_output=True, text=True)
         assert finished.returncode == 0, finished.stderr
-        kept = int(finished.stdout.split(" of 140 clips are prepared already")[0].split()[-1])
+        kept = int(finished.stdout.split(" of 140 clips are decoded already")[0].split()[-1])
         assert done - 1 <= kept <= done and open_prepared("ave").missing == 0
         verify("ave")
 
@@ -288,7 +286,7 @@ class TestReading:
         assert selected_on_test.validation.fingerprint() == selected_on_test.test.fingerprint()
         actors = open_prepared("stand_in/cremad").manifest["actor"].to_numpy()
         tested = []
-        for fold in range(cremad.FOLDS):
+        for fold in range(cremad.BENCHMARK.folds):
             splits = stand_in.load_or_stand_in("cremad", "stand-in", protocol="actors", fold=fold)
             people = [
                 set(actors[part.inputs["audio"].rows.numpy()])
@@ -306,10 +304,19 @@ class TestReading:
         held_out = stand_in.load_or_stand_in("hac", "stand-in", protocol="held-out")
         assert len(held_out.leave_out("cartoon").target) == 7 * 4, "what is held out is tested, too"
 
+    @pytest.mark.parametrize("name", CLIPS)
+    def test_every_benchmark_takes_the_same_dials(self, name, cache):
+        for modality in reader(name).BENCHMARK.frames:
+            splits = stand_in.load_or_stand_in(name, "stand-in", frames=2, modalities=[modality])
+            assert splits.train.modalities == (modality,) == tuple(splits.augmentations) and not splits.sample_rates
+            assert splits.train.input_shapes[modality][1:] == (2, 28, 28)
+
     def test_a_stand_in_is_never_silent(self, splits):
         assert splits.is_stand_in and splits.about.startswith("STAND-IN of synthetic clips, NOT CREMA-D")
         with pytest.raises(MissingData):
             stand_in.load_or_stand_in("cremad", "real")
+        with pytest.raises(ValueError, match="which must be one of auto, real, stand-in, not 'best'"):
+            stand_in.load_or_stand_in("cremad", "best")
 
     @pytest.mark.parametrize(
         ("dials", "message"),
@@ -317,6 +324,7 @@ class TestReading:
             ({"protocol": "best"}, "protocol must be one of ogm-val, ogm, actors"),
             ({"frames": 4}, "frames must be one of 1, 2, 3, not 4"),
             ({"fold": 5}, "fold must be one of 0, 1, 2, 3, 4, not 5"),
+            ({"modalities": ("audio", "flow")}, "a modality must be one of audio, image, not 'flow'"),
         ],
     )
     def test_wrong_dials_are_named(self, dials, message):

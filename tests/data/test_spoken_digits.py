@@ -8,10 +8,8 @@ import torch
 from mmlib.data import load
 from mmlib.data.digits import speech
 from mmlib.data.digits.degradation import degrade
-from mmlib.instruments.diagnosis import learning_speed
-from mmlib.training.estimates import estimate, paired_difference
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, per_seed, train_runs, where
+from mmlib.instruments import learning_speed
+from mmlib.training import Run, TrainingConfig, estimate, paired_difference, per_seed, train_runs, where
 
 PARTS = ("train", "validation", "test")
 
@@ -27,7 +25,7 @@ def test_shapes_ranges_and_balance(small):
     assert torch.bincount(small.train.domains * 10 + small.train.labels).unique().tolist() == [10]
     assert small.train.inputs["image"].min() >= 0 and small.train.inputs["image"].max() <= 1
     assert small.train.inputs["audio"].abs().max() <= 0.91
-    assert small.prepared().train.input_shapes == {**shapes, "audio": (1, 40, 49)}
+    assert small.preprocessed().train.input_shapes == {**shapes, "audio": (1, 40, 49)}
 
 
 def test_no_handwriting_and_no_voice_is_in_two_parts():
@@ -131,7 +129,7 @@ def test_masking_loses_the_stated_share(small):
 
 def test_the_default_dials_leave_something_to_teach():
     """Each modality alone beats chance, both together beat each, one is learned faster, the unseen domain costs."""
-    splits = load("spoken_digits").prepared()
+    splits = load("spoken_digits").preprocessed()
     senses = [("audio",), ("image",), ("audio", "image")]
     runs = [Run("erm", "contour", seed, modalities) for modalities in senses for seed in range(5)]
     trained = train_runs(runs, splits, TrainingConfig(epochs=5, device="cpu"), keep_seen=True)

@@ -143,16 +143,6 @@ def test_masks_cover_one_band_of_at_most_the_stated_width():
             assert len(positions) == 0 or positions[-1] - positions[0] + 1 == len(positions)
 
 
-def test_random_crop_and_noise():
-    signals = torch.arange(100.0).repeat(30, 1)
-    crops = transforms.random_crop(signals, generator(), 40)
-    assert crops.shape == (30, 40) and (crops.diff(dim=1) == 1).all() and len(crops[:, 0].unique()) > 10
-    with pytest.raises(ValueError, match="1 … 100"):
-        transforms.random_crop(signals, generator(), 101)
-    noisy = transforms.add_noise(torch.zeros(100, 100), generator(), 0.5)
-    assert abs(float(noisy.std()) - 0.5) < 0.02
-
-
 def test_images_are_scaled_alike_from_bytes_and_floats():
     scale = transforms.ScaleImages()
     image = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)

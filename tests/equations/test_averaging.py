@@ -12,7 +12,7 @@ from mmlib.equations import averaging
 from mmlib.methods.weight_averaging import SWAD
 from mmlib.models import build_classifier
 from mmlib.models.evaluate import evaluate
-from mmlib.training.loop import TrainingConfig, fit
+from mmlib.training import TrainingConfig, fit
 
 
 def wander(network, steps=7):

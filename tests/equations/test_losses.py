@@ -44,7 +44,7 @@ def test_drop_probabilities_have_the_table_of_the_method():
 @pytest.mark.parametrize("probability", [[0.3, 0.0], [0.7, 0.2, 0.0], [0.9, 0.9], [0.5, 0.5, 0.5]])
 def test_dropout_has_its_rate_is_never_rescaled_and_leaves_something(probability):
     torch.manual_seed(0)
-    kept = losses.draw_kept(torch.tensor(probability), 20_000)
+    kept = losses.draw_mask(torch.tensor(probability), 20_000)
     assert set(kept.unique().tolist()) <= {0.0, 1.0}
     assert kept.sum(1).min() >= 1, "no sample loses everything"
     everything = math.prod(probability)  # such a sample gets one of its M modalities back

@@ -1,4 +1,4 @@
-"""Flatness instruments against closed forms in float64."""
+"""Flatness and curvature against closed forms in float64."""
 
 import copy
 
@@ -8,7 +8,7 @@ import torch
 from conftest import toy_dataset
 from torch import nn
 
-from mmlib.instruments import flatness
+from mmlib.instruments import flatness, hessian
 from mmlib.models import build_classifier
 
 
@@ -120,12 +120,12 @@ def test_lines_and_planes_of_a_quadratic():
 
 def test_hessian_of_a_quadratic():
     network = Quadratic()
-    product, size = flatness.hessian_product(network, value)
-    hessian = torch.stack([product(unit) for unit in torch.eye(size, dtype=torch.float64)])
-    assert torch.allclose(hessian, network.matrix)
+    product, size = hessian.product(network, value)
+    matrix = torch.stack([product(unit) for unit in torch.eye(size, dtype=torch.float64)])
+    assert torch.allclose(matrix, network.matrix)
     eigenvalues = np.linalg.eigvalsh(network.matrix.numpy())[::-1]
-    assert np.allclose(flatness.top_eigenvalues(network, value, generator(), 3, 6), eigenvalues[:3])
-    estimate = flatness.hessian_trace(network, value, generator(), 2000)
+    assert np.allclose(hessian.top_eigenvalues(network, value, generator(), 3, 6), eigenvalues[:3])
+    estimate = hessian.trace(network, value, generator(), 2000)
     assert abs(estimate.trace - float(network.matrix.trace())) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.05 * estimate.trace
 
@@ -133,9 +133,9 @@ def test_hessian_of_a_quadratic():
 def test_hessian_of_one_part_is_its_block():
     network = Quadratic()
     part = flatness.named_parameters(network, "second")
-    product, size = flatness.hessian_product(network, value, part)
-    hessian = torch.stack([product(unit) for unit in torch.eye(size, dtype=torch.float64)])
-    assert torch.allclose(hessian, network.matrix[2:, 2:])
+    product, size = hessian.product(network, value, part)
+    matrix = torch.stack([product(unit) for unit in torch.eye(size, dtype=torch.float64)])
+    assert torch.allclose(matrix, network.matrix[2:, 2:])
     with pytest.raises(ValueError, match="No parameter's name starts with 'third'"):
         flatness.named_parameters(network, "third")
 
@@ -151,9 +151,9 @@ def test_hessian_of_logistic_regression():
 
     probability = torch.sigmoid(network(samples)).detach()
     expected = (samples * probability * (1 - probability)).T @ samples / 50
-    product, size = flatness.hessian_product(network, loss)
-    hessian = torch.stack([product(unit) for unit in torch.eye(size, dtype=torch.float64)])
-    assert torch.allclose(hessian, expected)
+    product, size = hessian.product(network, loss)
+    matrix = torch.stack([product(unit) for unit in torch.eye(size, dtype=torch.float64)])
+    assert torch.allclose(matrix, expected)
 
 
 def test_negative_curvature_is_not_taken_for_the_top():
@@ -162,7 +162,7 @@ def test_negative_curvature_is_not_taken_for_the_top():
             super().__init__()
             self.matrix = torch.diag(torch.tensor([3.0, -9.0, 1.0, 0.5, 0.1, -1.0], dtype=torch.float64))
 
-    assert np.allclose(flatness.top_eigenvalues(Saddle(), value, generator(), 2, 6), [3.0, 1.0])
+    assert np.allclose(hessian.top_eigenvalues(Saddle(), value, generator(), 2, 6), [3.0, 1.0])
 
 
 def test_a_network_is_bit_identical_afterwards_even_after_an_error():
@@ -179,8 +179,8 @@ def test_a_network_is_bit_identical_afterwards_even_after_an_error():
     flatness.loss_increase(network, loss, [1.0], generator(), 2, "filter", flatness.encoder_parameters(network, "left"))
     flatness.loss_line(network, networks[1], loss, [0.0, 2.0])
     flatness.loss_plane(networks, loss, 3)
-    flatness.hessian_trace(network, loss, generator(), 2)
-    flatness.top_eigenvalues(network, loss, generator(), 1, 3)
+    hessian.trace(network, loss, generator(), 2)
+    hessian.top_eigenvalues(network, loss, generator(), 1, 3)
     with pytest.raises(RuntimeError, match="the loss failed"):
         flatness.loss_increase(network, failing, [1.0], generator(), 2)
     for name, tensor in network.state_dict().items():
@@ -215,8 +215,8 @@ def test_chunks_do_not_change_the_loss():
     ("call", "message"),
     [
         (lambda n: flatness.loss_increase(n, value, [1.0], generator(), 1), "repeats must be at least 2"),
-        (lambda n: flatness.hessian_trace(n, value, generator(), 1), "vectors must be at least 2"),
-        (lambda n: flatness.top_eigenvalues(n, value, generator(), 9, 5), "count must lie in 1 … 5"),
+        (lambda n: hessian.trace(n, value, generator(), 1), "vectors must be at least 2"),
+        (lambda n: hessian.top_eigenvalues(n, value, generator(), 9, 5), "count must lie in 1 … 5"),
         (lambda n: flatness.loss_plane([n, n], value), "needs three networks"),
     ],
 )

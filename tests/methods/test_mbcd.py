@@ -10,8 +10,7 @@ from mmlib.methods import ABLATION, MBCD, build
 from mmlib.models import MultimodalClassifier, build_classifier
 from mmlib.models.evaluate import evaluate
 from mmlib.models.statistics_noise import perturb_statistics
-from mmlib.training.estimates import estimate
-from mmlib.training.loop import TrainingConfig, fit
+from mmlib.training import TrainingConfig, estimate, fit
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
 
@@ -245,6 +244,17 @@ def test_statistics_noise_moves_statistics_and_nothing_else():
     assert torch.allclose(standardised(moved), standardised(maps), atol=1e-3), "the pattern stays"
     before, after = (values.mean((2, 3)).std(0).mean() for values in (maps, moved))
     assert after / before == pytest.approx(2**0.5, rel=0.15), "noise as large as the statistic's own spread"
+    alone = perturb_statistics(maps[:1], 1.0)
+    assert torch.allclose(alone, maps[:1], atol=0.02), "one sample has no spread over the batch"
+    few = maps[:3]
+    torch.manual_seed(1)
+    found = perturb_statistics(few, 1.0)
+    torch.manual_seed(1)
+    torch.rand(())
+    mean, deviation = (statistic.mean(-1) for statistic in (few.flatten(2), few.flatten(2).std(-1, keepdim=True)))
+    moved = [statistic + torch.randn(3, 5, 1, 1).squeeze() * statistic.std(0) for statistic in (mean, deviation)]
+    expected = (few - mean[..., None, None]) / deviation[..., None, None] * moved[1][..., None, None]
+    assert torch.allclose(found, expected + moved[0][..., None, None], atol=1e-4), "variances are those of samples"
 
 
 @pytest.mark.parametrize(

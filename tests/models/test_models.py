@@ -14,10 +14,9 @@ from mmlib.models import (
     build_classifier,
     is_frozen,
 )
-from mmlib.models.activations import with_kept_activations
+from mmlib.models.activations import with_cached_activations
 from mmlib.models.architecture import load_published, published_files, published_names
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, train_runs
+from mmlib.training import Run, TrainingConfig, train_runs
 
 SHAPES = {"audio": (1, 40, 49), "image": (3, 32, 32)}
 
@@ -27,22 +26,17 @@ def inputs(batch=6, shapes=SHAPES):
     return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("fusion", ["concat", "sum", "gated"])
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_shapes_and_the_definition(fusion, head):
-    model = build_classifier(SHAPES, 5, 0, fusion=fusion, fused_head=head).eval()
+def test_shapes_and_the_definition(head):
+    model = build_classifier(SHAPES, 5, 0, fused_head=head).eval()
     outputs = model(inputs())
     assert outputs.fused_logits.shape == (6, 5)
     for name in SHAPES:
         feature = torch.nn.functional.layer_norm(model.encoders[name](inputs()[name]), (64,))
         assert torch.allclose(outputs.features[name], feature, atol=1e-5)
         assert torch.allclose(outputs.unimodal_logits[name], model.unimodal_heads[name](feature), atol=1e-5)
-    if fusion == "concat":
-        joined = torch.cat([outputs.features["audio"], outputs.features["image"]], 1)
-        assert torch.allclose(outputs.fused_logits, model.fused_head(joined))
-    if fusion == "sum":
-        total = outputs.features["audio"] + outputs.features["image"]
-        assert torch.allclose(outputs.fused_logits, model.fused_head(total))
+    joined = torch.cat([outputs.features["audio"], outputs.features["image"]], 1)
+    assert torch.allclose(outputs.fused_logits, model.fused_head(joined))
 
 
 def test_a_lost_modality_is_zeros_after_the_norm_for_the_fused_head_only():
@@ -97,19 +91,12 @@ def test_resnet_reads_any_channels_and_averages_frames():
             lambda: build_classifier(SHAPES, 5, 0, encoder="vit"),
             "no encoder 'vit'; choose one of small, resnet18, slowfast-r101, slowonly-r50",
         ),
-        (lambda: build_classifier(SHAPES, 5, 0, fusion="magic"), "fusion must be"),
         (lambda: build_classifier(SHAPES, 5, 0, fused_head="tail"), "fused_head must be"),
         (lambda: MultimodalClassifier({}, 5), "at least one encoder"),
         (lambda: SmallConvNet((32, 32)), r"reads \(channels, height, width\)"),
         (lambda: SlowFast((3, 30, 32, 32)), "a multiple of 4 frames, not 30"),
         (lambda: SlowOnly((3, 32, 32)), r"SlowOnly reads \(channels, frames, height, width\)"),
         (lambda: ResNet18((32,)), "ResNet18 reads"),
-        (
-            lambda: MultimodalClassifier(
-                {"a": SmallConvNet((1, 8, 8), 4), "b": SmallConvNet((1, 8, 8), 8)}, 3, fusion="sum"
-            ),
-            "features of one length",
-        ),
     ],
 )
 def test_wrong_settings_are_named(make, message):
@@ -224,7 +211,7 @@ class TestPublishedWeights:
             published_files(str(tmp_path), ["audio"])
 
 
-class TestKeptActivations:
+class TestCachedActivations:
     ARCHITECTURE = Architecture(encoders=(("flow", "slowonly-r50"), ("audio", "resnet18")), frozen=True)
 
     @pytest.fixture
@@ -234,7 +221,7 @@ class TestKeptActivations:
         return dataclasses.replace(splits, **thinned, test=splits.test.thinned(7), augmentations={})
 
     def test_training_from_them_starts_where_the_whole_network_is(self, splits):
-        kept, shorter = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        kept, shorter = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
         whole = self.ARCHITECTURE.build(splits.train.input_shapes, 7, 0).eval()
         cut = shorter.build(kept.train.input_shapes, 7, 0).eval()
         with torch.no_grad():
@@ -246,20 +233,20 @@ class TestKeptActivations:
         assert torch.equal(kept.test.labels, splits.test.labels) and len(kept.test.whole().inputs["flow"]) == 7
 
     def test_they_are_computed_once(self, splits, monkeypatch):
-        first, _ = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        first, _ = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
         monkeypatch.setattr(SlowOnly, "forward", None)
-        again, _ = with_kept_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        again, _ = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
         assert again.train.fingerprint() == first.train.fingerprint() != splits.train.fingerprint()
 
     def test_what_training_augments_stays(self, splits):
         augmented = dataclasses.replace(splits, augmentations={"flow": lambda frames, generator: frames})
-        kept, shorter = with_kept_activations(augmented, self.ARCHITECTURE, torch.device("cpu"))
+        kept, shorter = with_cached_activations(augmented, self.ARCHITECTURE, torch.device("cpu"))
         assert [name for name, _ in shorter.trunks_of] == ["audio"]
         assert kept.train.inputs["flow"].content == splits.train.inputs["flow"].content
 
     def test_trunks_that_learn_cannot_be_kept(self, splits):
         with pytest.raises(ValueError, match="the architecture is not frozen"):
-            with_kept_activations(splits, Architecture(), torch.device("cpu"))
+            with_cached_activations(splits, Architecture(), torch.device("cpu"))
 
     def test_runs_are_kept_without_frozen_trunks_and_load_as_they_were(self, splits, tmp_path, monkeypatch):
         monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))

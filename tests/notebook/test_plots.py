@@ -13,7 +13,7 @@ from mmlib.data import MultimodalDataset
 from mmlib.equations.mixture import fit_mixture
 from mmlib.instruments.flatness import Plane
 from mmlib.notebook import plots
-from mmlib.training.estimates import estimate
+from mmlib.training import estimate
 
 LONG = [f"an arm whose name is long, number {number}" for number in range(20)]
 SEEDS = pd.Series([0.31, 0.42, 0.38, 0.45], index=[0, 1, 2, 3])

@@ -1,4 +1,4 @@
-"""Records, parameters and sliders."""
+"""Records, published numbers and sliders."""
 
 import json
 from types import SimpleNamespace
@@ -7,16 +7,14 @@ import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import toy_dataset, write_notebook
+from conftest import toy_dataset
 
-from mmlib.batch.given import check_against_notebook, parse_assignment
 from mmlib.data import Splits
 from mmlib.notebook import widgets
 from mmlib.notebook.claims import MIME_TYPE, Record
-from mmlib.notebook.parameters import BadParameter, Interval, validate
 from mmlib.published import balance_benchmark, gmm_headlines, mbcd_accuracies, mbcd_table
 from mmlib.published.reproduction import captioned, comparison
-from mmlib.training.estimates import Estimate
+from mmlib.training import Estimate
 
 
 def test_claims_follow_their_interval():
@@ -40,50 +38,6 @@ def test_a_cell_run_twice_claims_once_and_the_record_is_json():
     estimate = {"mean": -1.0, "half_width": 0.5, "count": 3}
     assert claim == {"statement": "x <b>", "measured": "-1.000 ± 0.500", "verdict": "fails", "estimate": estimate}
     assert "x &lt;b&gt;" in bundle["text/html"] and "<b>" not in bundle["text/html"]
-
-
-def test_validate_names_what_is_wrong():
-    assert validate(a=(3, range(1, 5)), b=("x", ("x", "y")), c=(1, Interval(0, 1)), d=("s", str)).a == 3
-    for wrong, message in [
-        ({"seeds": ("3", range(1, 5))}, "seeds must be an integer in 1 … 4, not '3'"),
-        ({"seeds": (True, range(0, 5))}, "seeds must be an integer"),
-        ({"seeds": (9, range(1, 5))}, "not 9"),
-        ({"dataset": ("cats", ("a", "b"))}, "dataset must be one of a, b, not 'cats'"),
-        ({"rate": (2.0, Interval(0, 1))}, "rate must be a number in 0 … 1"),
-        ({"rate": (float("nan"), Interval(0, 1))}, "rate must be a number"),
-        ({"name": (1, str)}, "name must be a str"),
-    ]:
-        with pytest.raises(BadParameter, match=message):
-            validate(**wrong)
-
-
-@pytest.fixture
-def notebook(tmp_path):
-    parameters = 'seeds: int = 3  # runs\nrate: float = 0.1  # step\nname: str = "a"  # who\n'
-    return write_notebook(tmp_path / "05_n.ipynb", parameters + "fast: bool = False  # or slow\nloose = 1", "")
-
-
-def test_parameters_take_the_type_the_notebook_declares(notebook):
-    def given(*texts):
-        return check_against_notebook(notebook, dict(parse_assignment(text) for text in texts))
-
-    assert given("rate=1e-3", "seeds=4", "fast=true", "name=b") == {"rate": 1e-3, "seeds": 4, "fast": True, "name": "b"}
-    assert type(given("rate=1")["rate"]) is float
-    for text, message in [
-        ("speed=3", "05_n.ipynb has no parameter 'speed'; it has: seeds, rate, name, fast"),
-        ("seeds=three", "seeds must be of type int, not 'three'"),
-        ("seeds=3.5", "seeds must be of type int, not 3.5"),
-        ("seeds=true", "seeds must be of type int, not True"),
-        ("fast=1", "fast must be of type bool, not 1"),
-        ("rate=quick", "rate must be of type float, not 'quick'"),
-        ("loose=2", "'loose' has no type among int, float, str, bool"),
-        ("seeds", "not of the form name=value"),
-    ]:
-        with pytest.raises(BadParameter, match=message):
-            given(text)
-    notebook.write_text("{")
-    with pytest.raises(BadParameter, match=r"05_n\.ipynb cannot be read as a notebook"):
-        given("seeds=3")
 
 
 def test_published_numbers_are_the_papers():

@@ -8,12 +8,24 @@ import pytest
 import torch
 from scipy import stats
 
+from mmlib import methods
 from mmlib.data import with_shuffled_labels
-from mmlib.data.transforms import add_noise
 from mmlib.models.evaluate import sample_scores
-from mmlib.training.estimates import Estimate, estimate, over_targets, paired_difference
-from mmlib.training.loop import TrainingConfig
-from mmlib.training.runs import Run, histories, per_seed, score_table, train_runs, tune, where
+from mmlib.training import (
+    Estimate,
+    Run,
+    TrainingConfig,
+    estimate,
+    histories,
+    over_targets,
+    paired_difference,
+    per_seed,
+    score_table,
+    train_runs,
+    tune,
+    where,
+)
+from mmlib.training.checkpoint import Checkpoint
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
 
@@ -132,46 +144,18 @@ class TestCache:
         ]
         assert set(modes) == {(True, False)}, "both are ready for evaluation and for flatness"
 
-    @pytest.mark.parametrize(
-        "changed",
-        [
-            {"run": dataclasses.replace(RUN, settings=(("half_life", 0.3), ("learning_rate", 2e-3)))},
-            {"run": dataclasses.replace(RUN, settings=(("half_life", 0.2), ("learning_rate", 3e-3)))},
-            {"run": dataclasses.replace(RUN, seed=4)},
-            {"run": dataclasses.replace(RUN, source="here")},
-            {"config": TrainingConfig(epochs=1, device="cpu")},
-        ],
-    )
-    def test_another_run_is_another_result(self, toy_splits, changed):
-        self.train(toy_splits)
-        assert not self.train(toy_splits, **changed).loaded
+    def test_another_truth_is_another_result(self, toy_splits):
+        """Training on the truly clean samples depends on the truth: equal inputs do not make it the same run."""
+        run = Run("purified", "there", 0, ("left", "right"), settings=(("keep", "clean"), ("warm_up", 1)))
 
-    def test_other_data_or_other_code_is_another_result(self, toy_splits, monkeypatch):
-        self.train(toy_splits)
-        shuffled = with_shuffled_labels(toy_splits, torch.Generator().manual_seed(0))
-        assert not self.train(shuffled).loaded
-        read = []
-        monkeypatch.setattr("mmlib.training.runs.code_version", lambda *modules: read.extend(modules) or "changed")
-        assert not self.train(toy_splits).loaded
-        names = {module.__name__ for module in read}
-        own, shared = (
-            {"weight_averaging", "erm", "base"},
-            {"equations.losses", "models.encoders", "models.statistics_noise"},
-        )
-        assert {f"mmlib.methods.{name}" for name in own} | {f"mmlib.{name}" for name in shared} <= names
-        assert "mmlib.methods.cmrf" not in names, "another method's code decides nothing here"
+        def degraded(first, last):
+            truth = torch.zeros(len(toy_splits.train))
+            truth[first:last] = 1.0
+            train = dataclasses.replace(toy_splits.train, truth={"degraded_left": truth})
+            return dataclasses.replace(toy_splits, train=train)
 
-    def test_another_augmentation_is_another_result(self, toy_splits):
-        def softly(images, generator):
-            return add_noise(images, generator, 0.1)
-
-        def trained_with(function):
-            return self.train(dataclasses.replace(toy_splits, augmentations={"left": function}))
-
-        assert not trained_with(softly).loaded and trained_with(softly).loaded
-        assert not trained_with(partial(add_noise, standard_deviation=0.1)).loaded
-        assert not trained_with(partial(add_noise, standard_deviation=0.2)).loaded
-        assert trained_with(partial(add_noise, standard_deviation=0.2)).loaded
+        first, second = (self.train(degraded(*rows), run) for rows in ((0, 100), (100, 300)))
+        assert not second.loaded and first.scores != second.scores
 
     def test_scores_of_training_samples_are_kept_where_asked_for(self, toy_splits):
         kept = self.train(toy_splits, keep_scores=True)
@@ -186,12 +170,48 @@ class TestCache:
     def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
         assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()
 
-    def test_a_damaged_result_is_named(self, toy_splits):
-        self.train(toy_splits)
+    def test_a_damaged_result_is_set_aside_and_trained_again(self, toy_splits, capsys):
+        first = self.train(toy_splits)
         (path,) = self.folder.iterdir()
         path.write_bytes(b"nonsense")
-        with pytest.raises(ValueError, match=f"{path.name} is damaged. Delete it"):
-            self.train(toy_splits)
+        again = self.train(toy_splits)
+        assert not again.loaded and again.scores == first.scores and self.train(toy_splits).loaded
+        assert f"{path.name}.damaged was kept of a run and is damaged" in capsys.readouterr().out
+        assert {one.name for one in self.folder.iterdir()} == {path.name, f"{path.name}.damaged"}
+
+    @pytest.mark.parametrize("name", methods.METHODS)
+    def test_a_killed_training_resumes_to_the_identical_result(self, name, toy_splits, monkeypatch):
+        """Weights, history and what is kept by epoch; the second process has only what is on the disk."""
+        train = dataclasses.replace(toy_splits.train, truth={"degraded_left": (torch.arange(360) % 5 == 0).float()})
+        splits = dataclasses.replace(toy_splits, train=train)
+        options = {"gmm-adaptive": (("warm_up", 1),), "purified": (("warm_up", 1),)}.get(name, ())
+        run = Run(name, "there", 1, ("left", "right"), settings=options)
+        recorded = {"keep_scores": True, "keep_cosines": True, "keep_seen": True}
+        config = TrainingConfig(epochs=3, device="cpu")
+        (expected,) = train_runs([run], splits, config, jobs=1, cached=False, **recorded)
+        monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
+        saved, writes = torch.save, []
+
+        def killed(state, path):
+            saved(state, path)
+            writes.append(path)
+            if len(writes) == 3:  # while the third epoch's state is being written
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(torch, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_runs([run], splits, config, jobs=1, **recorded)
+        monkeypatch.setattr(torch, "save", saved)
+        assert [path.name.split(".", 1)[1] for path in self.folder.iterdir()] == ["checkpoint.pt"]
+        (resumed,) = train_runs([run], splits, config, jobs=1, **recorded)
+        assert not resumed.loaded and resumed.scores == expected.scores
+        assert torch.equal(resumed.sample_scores, expected.sample_scores)
+        for part in ("predictor", "network"):
+            state = getattr(resumed, part).state_dict()
+            assert all(torch.equal(value, state[key]) for key, value in getattr(expected, part).state_dict().items())
+        rows, expected_rows = ([row | {"seconds": 0} for row in one.history.rows] for one in (resumed, expected))
+        assert rows == expected_rows
+        assert [path.name.count(".") for path in self.folder.iterdir()] == [1], "the result has replaced the checkpoint"
 
 
 def test_tuning_looks_at_the_sources_only(toy_splits):

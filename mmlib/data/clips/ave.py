@@ -5,28 +5,21 @@ under two classes, and some validation and test videos stand in the training lis
 event (video and class), not a video. One protocol, `official`: training, validation and test list.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from mmlib.data.cache import source_hash
-from mmlib.data.clips.benchmarks import (
-    SOUND_RATE,
-    Stored,
-    as_dataset,
-    check_choice,
-    find,
+from mmlib.data.clips.benchmark import (
+    Benchmark,
+    Found,
+    by_part,
+    decode_file,
     lines_of,
-    parts_of,
+    refuse_repeated,
     refuse_unknown,
     repeated,
-    sound_and_frames,
-    splits_of,
 )
-from mmlib.data.clips.media import every_second, looped, read_media
-from mmlib.data.clips.preparation import Clip, Recipe
-from mmlib.data.splits import Splits
-from mmlib.data.stored import open_prepared
+from mmlib.data.clips.preparation import Clip
 from mmlib.data.transforms import FrameCrop, PowerSpectrogram
 
 CLASSES = (
@@ -59,10 +52,8 @@ CLASSES = (
     "Accordion",
     "Mandolin",
 )
-PROTOCOLS = ("official",)
-LISTS = "https://sites.google.com/view/audiovisualresearch (AVE_Dataset.zip holds them beside the clips)"
 FILES = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.txt"}
-FRAMES = 4
+FRAMES = 4  # in the cache
 
 
 def read_list(path: Path) -> list[tuple[str, str, float, float]]:
@@ -85,14 +76,13 @@ def read_list(path: Path) -> list[tuple[str, str, float, float]]:
 
 def read_lists(source: Path) -> dict[str, list[tuple[str, str, float, float]]]:
     """The events of all parts below `source`. Raises a ValueError where an event (video and class) stands twice."""
-    lists = {part: read_list(find(source, name, LISTS)) for part, name in FILES.items()}
-    twice = repeated(f"{video} ({label})" for events in lists.values() for video, label, _, _ in events)
-    if twice:
-        raise ValueError(f"{source}: {len(twice)} events are listed twice, first {twice[0]}.")
+    lists = {part: read_list(BENCHMARK.find(source, name)) for part, name in FILES.items()}
+    events = (f"{video} ({label})" for events in lists.values() for video, label, _, _ in events)
+    refuse_repeated(source, "events", events)
     return lists
 
 
-def recipe(source: Path, name: str = "ave") -> Recipe:
+def find_clips(source: Path) -> Found:
     """Clips are `<video>.mp4` below `source`."""
     there = {path.stem: path for path in sorted(source.rglob("*.mp4"))}
     clips = [
@@ -105,22 +95,12 @@ def recipe(source: Path, name: str = "ave") -> Recipe:
         for part, events in read_lists(source).items()
         for video, label, start, end in events
     ]
-    frames = f"{FRAMES} of those at 1 per second of the event"
-    return sound_and_frames(name, clips, decode, Stored.of(source), SOUND_RATE, FRAMES, frames=frames)
+    return clips, {"frames": f"{FRAMES} of those at 1 per second of the event"}
 
 
-def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:
-    """The event's sound, repeated up to 10 s, and 4 of its frames."""
-    start, end = clip.columns["start"], clip.columns["end"]
-    path = clip.files["clip"]
-    media = read_media(path, SOUND_RATE, every_second(start, end, FRAMES), stored.size, start=start, stop=end)
-    sound = looped(media.waveform, stored.seconds * SOUND_RATE)
-    return {"audio": sound, "image": media.frames}, media.facts | {"sha256": source_hash(path)}
-
-
-def known_traps(clips: list[Clip]) -> list[str]:
+def known_traps(clips: Sequence[Clip]) -> list[str]:
     """What a user of the official lists should know, counted on them."""
-    videos = {part: [clip.columns["video"] for clip in clips if clip.columns["split"] == part] for part in FILES}
+    videos = by_part(clips, "video")
     known = set(videos["train"])
     return [
         f"{len(repeated(videos['train']))} videos stand twice in the training list, under two classes.",
@@ -129,13 +109,17 @@ def known_traps(clips: list[Clip]) -> list[str]:
     ]
 
 
-def load(protocol: str = "official", frames: int = FRAMES, size: int = 224, folder: str = "ave") -> Splits:
-    """Modalities "audio" (1, 257, 1004) and "image" (3, frames, size, size), read from disk batch by batch; `frames` of
-    the 4 stored ones: the middle ones, at random in training.
-    Raises MissingData, which says how to get the data, where it was not prepared."""
-    check_choice("protocol", protocol, PROTOCOLS)
-    check_choice("frames", frames, range(1, FRAMES + 1))
-    prepared = open_prepared(folder)
-    crop = FrameCrop(size, whole=True, window=frames)
-    data = as_dataset(prepared, CLASSES, {"audio": PowerSpectrogram(SOUND_RATE), "image": crop})
-    return splits_of(prepared, "AVE", protocol, parts_of(prepared, data, FILES), {"image": crop.random}, SOUND_RATE)
+BENCHMARK = Benchmark(
+    title="AVE",
+    folder="ave",
+    lists="https://sites.google.com/view/audiovisualresearch (AVE_Dataset.zip holds them beside the clips)",
+    classes=CLASSES,
+    protocols={"official": "validation"},
+    front_ends={"audio": PowerSpectrogram(), "image": FrameCrop(whole=True, window=FRAMES)},
+    frames={"image": FRAMES},
+    find_clips=find_clips,
+    decode=partial(decode_file, frames=FRAMES),
+    known_traps=known_traps,
+)
+PROTOCOLS = tuple(BENCHMARK.protocols)
+load, recipe = BENCHMARK.load, BENCHMARK.recipe

@@ -8,36 +8,30 @@ all 91 actors between training and test, and have no validation part. Three prot
 * `actors`: five folds of actors; `fold` is tested on, the next one selects, nobody is in two parts.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mmlib.data.cache import source_hash
-from mmlib.data.clips.benchmarks import (
-    Stored,
-    as_dataset,
-    check_choice,
-    find,
-    held_out,
+from mmlib.data.clips.benchmark import (
+    FOLDS,
+    HELD_OUT,
+    Benchmark,
+    Decoded,
+    Format,
+    Found,
+    by_part,
     lines_of,
-    parts_of,
+    refuse_repeated,
     refuse_unknown,
-    repeated,
-    sound_and_frames,
-    splits_of,
 )
-from mmlib.data.clips.media import every_second, looped, read_media
-from mmlib.data.clips.preparation import Clip, Recipe
-from mmlib.data.splits import Splits
-from mmlib.data.stored import open_prepared
+from mmlib.data.clips.media import every_second, read_media
+from mmlib.data.clips.preparation import Clip
 from mmlib.data.transforms import FrameCrop, MagnitudeSpectrogram
-from mmlib.seeding import torch_generator
 
 CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
-PROTOCOLS = ("ogm-val", "ogm", "actors")
-LISTS = "https://github.com/fanyunfeng-bit/Modal-Imbalance-PMR/tree/main/data/CREMAD"
-SAMPLE_RATE, SECONDS, FRAMES, FOLDS = 22050, 3, 3, 5
+FRAMES = 3  # in the cache
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
@@ -56,14 +50,12 @@ def read_list(path: Path) -> list[tuple[str, str]]:
 
 def read_lists(source: Path) -> dict[str, list[tuple[str, str]]]:
     """The lists of both parts below `source`. Raises a ValueError where a clip is listed twice."""
-    lists = {part: read_list(find(source, f"{part}.csv", LISTS)) for part in ("train", "test")}
-    twice = repeated(clip for entries in lists.values() for clip, _ in entries)
-    if twice:
-        raise ValueError(f"{source}: {len(twice)} clips are listed twice, first {twice[0]}.")
+    lists = {part: read_list(BENCHMARK.find(source, f"{part}.csv")) for part in ("train", "test")}
+    refuse_repeated(source, "clips", (clip for entries in lists.values() for clip, _ in entries))
     return lists
 
 
-def recipe(source: Path, name: str = "cremad") -> Recipe:
+def find_clips(source: Path) -> Found:
     """Sound from AudioWAV where that folder is (as in the papers), otherwise the soundtrack of VideoFlash."""
     wav = next((path for path in sorted(source.rglob("AudioWAV")) if path.is_dir()), None)
     videos = next((path for path in sorted(source.rglob("VideoFlash")) if path.is_dir()), source / "VideoFlash")
@@ -72,54 +64,42 @@ def recipe(source: Path, name: str = "cremad") -> Recipe:
         for clip, label in entries:
             files = {"video": videos / f"{clip}.flv"} | ({"audio": wav / f"{clip}.wav"} if wav else {})
             clips.append(Clip(clip, label, files, {"split": part, "actor": int(clip.split("_")[0])}))
-    origin = {"frames": f"{FRAMES} at 1 per second", "sound": "AudioWAV" if wav else "VideoFlash"}
-    return sound_and_frames(name, clips, decode, Stored.of(source, SECONDS), SAMPLE_RATE, FRAMES, **origin)
+    return clips, {"frames": f"{FRAMES} at 1 per second", "sound": "AudioWAV" if wav else "VideoFlash"}
 
 
-def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:
+def decode(clip: Clip, form: Format) -> Decoded:
     """3 s of sound at 22,050 Hz, repeated where the clip is shorter, and 3 frames."""
     choose = every_second(0.0, np.inf, FRAMES)
     apart = "audio" in clip.files
-    media = read_media(clip.files["video"], None if apart else SAMPLE_RATE, choose, stored.size)
-    sound = read_media(clip.files["audio"], SAMPLE_RATE) if apart else media
+    media = read_media(clip.files["video"], None if apart else form.sample_rate, choose, form.size)
+    sound = read_media(clip.files["audio"], form.sample_rate) if apart else media
     facts = sound.facts | media.facts | {"sha256": source_hash(*clip.files.values())}
-    return {"audio": looped(sound.waveform, stored.seconds * SAMPLE_RATE), "image": media.frames}, facts
+    return {"audio": form.sound(sound.waveform), "image": media.frames}, facts
 
 
-def known_traps(clips: list[Clip]) -> list[str]:
+def known_traps(clips: Sequence[Clip]) -> list[str]:
     """What a user of the official lists should know, counted on them."""
-    actors = {
-        part: {clip.columns["actor"] for clip in clips if clip.columns["split"] == part} for part in ("train", "test")
-    }
-    shared = len(actors["train"] & actors["test"])
-    return [
-        f"{shared} of {len(actors['test'])} actors of the test list are in the training list, too (not in `actors`)."
-    ]
+    actors = by_part(clips, "actor")
+    tested = set(actors["test"])
+    shared = len(tested & set(actors["train"]))
+    return [f"{shared} of {len(tested)} actors of the test list are in the training list, too (not in `actors`)."]
 
 
-def load(
-    protocol: str = "ogm-val", fold: int = 0, frames: int = 1, size: int = 224, seed: int = 0, folder: str = "cremad"
-) -> Splits:
-    """Modalities "audio" (1, 257, 188) and "image" (3, frames, size, size), read from disk batch by batch.
-
-    `frames` of the 3 stored ones: the middle ones, at random in training. `seed` draws what is held out, and the folds.
-    Raises MissingData, which says how to get the data, where it was not prepared.
-    """
-    check_choice("protocol", protocol, PROTOCOLS)
-    check_choice("fold", fold, range(FOLDS))
-    check_choice("frames", frames, range(1, FRAMES + 1))
-    prepared = open_prepared(folder)
-    crop, spectrogram = FrameCrop(size, whole=True, window=frames), MagnitudeSpectrogram()
-    data = as_dataset(prepared, CLASSES, {"audio": spectrogram, "image": crop})
-    if protocol == "actors":
-        actors = torch.tensor(prepared.manifest["actor"].to_numpy())
-        people = actors.unique()
-        people = people[torch.randperm(len(people), generator=torch_generator("cremad/actors", seed))]
-        of_fold = [torch.isin(actors, people[start::FOLDS]) for start in range(FOLDS)]
-        test, validation = of_fold[fold], of_fold[(fold + 1) % FOLDS]
-        parts = [data.subset(mask) for mask in (~(test | validation), validation, test)]
-    else:
-        train, test = parts_of(prepared, data, ("train", "test"))
-        parts = [train, test, test] if protocol == "ogm" else [*held_out(train, "cremad", seed), test]
-    named = f"{protocol} (fold {fold} of {FOLDS})" if protocol == "actors" else protocol
-    return splits_of(prepared, "CREMA-D", named, parts, {"image": crop.random}, SAMPLE_RATE)
+BENCHMARK = Benchmark(
+    title="CREMA-D",
+    folder="cremad",
+    lists="https://github.com/fanyunfeng-bit/Modal-Imbalance-PMR/tree/main/data/CREMAD",
+    classes=CLASSES,
+    protocols={"ogm-val": HELD_OUT, "ogm": "test", "actors": FOLDS},
+    front_ends={"audio": MagnitudeSpectrogram(), "image": FrameCrop(whole=True, window=1)},
+    frames={"image": FRAMES},
+    find_clips=find_clips,
+    decode=decode,
+    known_traps=known_traps,
+    sample_rate=22050,
+    seconds=3,
+    fold_column="actor",
+    folds=5,
+)
+PROTOCOLS = tuple(BENCHMARK.protocols)
+load, recipe = BENCHMARK.load, BENCHMARK.recipe

@@ -19,9 +19,9 @@ _CHUNK = 1 << 20  # bytes
 
 
 def download(url: str, path: Path, sha256: str = "", progress: bool = True) -> Path:
-    """Fetch `url` to `path`; an existing file is kept.
+    """Fetch `url` to `path`; an existing file stays.
 
-    A broken transfer leaves `<path>.part`, from which the next call goes on where the server allows it.
+    A broken transfer leaves `<path>.part`, from which the next call resumes where the server allows it.
     Raises OSError naming the address when it cannot be reached or ends early, a ValueError where the content has not
     the hash it should have.
     """
@@ -52,9 +52,9 @@ def download(url: str, path: Path, sha256: str = "", progress: bool = True) -> P
     except (urllib.error.URLError, OSError) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # the part is not of this file
             part.unlink()
-        raise OSError(f"{url} could not be downloaded ({error}). Run again to go on.") from error
+        raise OSError(f"{url} could not be downloaded ({error}). Run again to resume.") from error
     if total is not None and part.stat().st_size != total:
-        raise OSError(f"{url} ended after {part.stat().st_size:,} of {total:,} bytes. Run again to go on from there.")
+        raise OSError(f"{url} ended after {part.stat().st_size:,} of {total:,} bytes. Run again to resume from there.")
     try:
         _check(part, sha256, f"{url} was altered or damaged on its way. Run again.")
     except ValueError:
@@ -70,14 +70,14 @@ def _check(path: Path, sha256: str, advice: str) -> None:
 
 
 def download_lfs(pointer_url: str, media_url: str, path: Path, progress: bool = True) -> Path:
-    """A file kept in git LFS: its pointer, some lines of text, says which hash and size the file itself must have.
+    """A file in git LFS: its pointer, some lines of text, says which hash and size the file itself must have.
 
     Raises OSError where the pointer cannot be had or is none, otherwise as `download`."""
     try:
         with urllib.request.urlopen(pointer_url, timeout=60) as response:
             pointer = response.read(1024).decode("ascii", errors="replace")
     except (urllib.error.URLError, OSError) as error:
-        raise OSError(f"{pointer_url} could not be read ({error}). Run again to go on.") from error
+        raise OSError(f"{pointer_url} could not be read ({error}). Run again to resume.") from error
     digest = re.search(r"^oid sha256:([0-9a-f]{64})$", pointer, re.M)
     size = re.search(r"^size (\d+)$", pointer, re.M)
     if not digest or not size:

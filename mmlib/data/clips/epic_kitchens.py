@@ -10,6 +10,7 @@ import hashlib
 import math
 import pickle
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,12 @@ import numpy as np
 import pandas as pd
 
 from mmlib.data.clips import mmdg
-from mmlib.data.clips.benchmarks import SOUND_RATE, Stored, find, repeated
-from mmlib.data.clips.media import CorruptClip, Pictures, looped, middle_window, read_media, read_picture
-from mmlib.data.clips.preparation import Clip, Recipe
-from mmlib.data.splits import Splits
+from mmlib.data.clips.benchmark import Decoded, Format, Found, by_part, refuse_repeated
+from mmlib.data.clips.media import CorruptClip, Pictures, read_media, read_picture
+from mmlib.data.clips.preparation import Clip
 
 CLASSES = ("get/take", "put/place", "open", "close", "wash", "cut", "mix/stir", "pour")
 DOMAINS = ("D1", "D2", "D3")
-PROTOCOLS = mmdg.PROTOCOLS
-LISTS = "https://github.com/jonmun/MM-SADA_Domain_Adaptation_Splits"
 COLUMNS = ("uid", "video_id", "start_timestamp", "stop_timestamp", "start_frame", "stop_frame", "verb_class")
 
 
@@ -33,7 +31,7 @@ class RefusedPickle(ValueError):
     """A pickle that wants something run that a table of values does not need."""
 
 
-class _Kept:
+class _Inert:
     """Stands for a pandas object: takes what the pickle says of it, and does nothing with it."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -42,9 +40,6 @@ class _Kept:
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
-
-    def __reduce__(self) -> str:  # no such object leaves this module
-        raise TypeError("not to be pickled")
 
 
 _EMPTY = np.zeros(0)
@@ -55,11 +50,11 @@ _ADMITTED = {
     },
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("pandas.core.frame", "DataFrame"): _Kept,
-    ("pandas.core.internals.managers", "BlockManager"): _Kept,
-    ("pandas.core.indexes.base", "_new_Index"): _Kept,
-    ("pandas.core.indexes.base", "Index"): _Kept,
-    ("pandas.core.indexes.range", "RangeIndex"): _Kept,
+    ("pandas.core.frame", "DataFrame"): _Inert,
+    ("pandas.core.internals.managers", "BlockManager"): _Inert,
+    ("pandas.core.indexes.base", "_new_Index"): _Inert,
+    ("pandas.core.indexes.base", "Index"): _Inert,
+    ("pandas.core.indexes.range", "RangeIndex"): _Inert,
 }
 
 
@@ -98,18 +93,16 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def recipe(source: Path, name: str = "epic_kitchens") -> Recipe:
+def find_clips(source: Path) -> Found:
     """All segments of the three kitchens' training and test lists. Sound is `PXX_YY.wav` beside the pictures, or
     anywhere else below `source`."""
     sounds = {path.stem: path for path in sorted(source.rglob("P*_*.wav"))}
     clips = []
     for domain in DOMAINS:
         for part in ("train", "test"):
-            path = find(source, f"{domain}_{part}.pkl", LISTS)
+            path = BENCHMARK.find(source, f"{domain}_{part}.pkl")
             table = read_table(path)
-            twice = repeated(map(str, table["uid"]))
-            if twice:
-                raise ValueError(f"{path}: {len(twice)} segments are listed twice, first {twice[0]}.")
+            refuse_repeated(path, "segments", map(str, table["uid"]))
             for row in table.itertuples():
                 video = source / "rgb" / part / domain / row.video_id
                 files = {"video": video, "audio": sounds.get(row.video_id, video.with_name(f"{row.video_id}.wav"))}
@@ -125,7 +118,7 @@ def recipe(source: Path, name: str = "epic_kitchens") -> Recipe:
                     "last_frame": int(row.stop_frame),
                 }
                 clips.append(Clip(f"{domain}/{part}/{row.uid}", CLASSES[int(row.verb_class)], files, columns))
-    return mmdg.recipe_of(name, source, clips, decode)
+    return clips, mmdg.PARAMETERS
 
 
 def _seconds(stamp: str) -> float:
@@ -137,70 +130,58 @@ _lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=8)
-def _pictures(folder: Path) -> Pictures:
+def _opened(folder: Path) -> Pictures:
     return Pictures(folder)
 
 
-def _opened(folder: Path) -> Pictures:
-    with _lock:  # an archive's table of contents is read once, not by every thread
-        return _pictures(folder)
-
-
-def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:
+def decode(clip: Clip, form: Format) -> Decoded:
     """Windows of pictures and flow from the middle of the segment, and its sound, repeated up to 10 s."""
     first, last = clip.columns["first_frame"], clip.columns["last_frame"]
     if last - first < 2:
         raise CorruptClip(f"{clip.key}: the segment from frame {first} to {last} is empty.")
     digest = hashlib.sha256()
 
-    def read(folder: Path, begin: int, total: int, count: int, interval: int, inner: str, pixels: str) -> np.ndarray:
-        pictures = _opened(folder)
+    def read(kind: str, folder: Path, begin: int, total: int, inner: str, pixels: str) -> np.ndarray:
+        with _lock:  # an archive's table of contents is read once, not by every thread
+            pictures = _opened(folder)
         frames = {}
-        chosen = (begin + middle_window(count, interval)(np.arange(total))).tolist()
+        chosen = (begin + mmdg.WINDOWS[kind](np.arange(total))).tolist()
         for number in sorted(set(chosen)):
             name = f"{inner}frame_{number:010d}.jpg"
             content = pictures.read(name)
             digest.update(content)
-            frames[number] = read_picture(content, f"{folder}/{name}", stored.size, pixels)
+            frames[number] = read_picture(content, f"{folder}/{name}", form.size, pixels)
         return np.stack([frames[number] for number in chosen])
 
-    video = read(clip.files["video"], first, last - first, mmdg.VIDEO_STORED, mmdg.VIDEO_INTERVAL, "", "rgb24")
+    video = read("video", clip.files["video"], first, last - first, "", "rgb24")
     flow_folder = clip.files["flow"].parent if clip.files["flow"].name == "u" else clip.files["flow"]
     half, total = math.ceil(first / 2), (last - first) // 2
-    flow = [
-        read(flow_folder, half, total, mmdg.FLOW_STORED, mmdg.FLOW_INTERVAL, f"{axis}/", "gray") for axis in ("u", "v")
-    ]
-    stop = min(clip.columns["end"], clip.columns["start"] + stored.seconds)
-    media = read_media(clip.files["audio"], SOUND_RATE, start=clip.columns["start"], stop=stop)
+    flow = [read("flow", flow_folder, half, total, f"{axis}/", "gray") for axis in ("u", "v")]
+    stop = min(clip.columns["end"], clip.columns["start"] + form.seconds)
+    media = read_media(clip.files["audio"], form.sample_rate, start=clip.columns["start"], stop=stop)
     digest.update(media.waveform)
-    arrays = {
-        "video": video,
-        "flow": np.concatenate(flow, -1),
-        "audio": looped(media.waveform, stored.seconds * SOUND_RATE),
-    }
+    arrays = {"video": video, "flow": np.concatenate(flow, -1), "audio": form.sound(media.waveform)}
     return arrays, media.facts | {"frames": last - first, "sha256": digest.hexdigest()}
 
 
-def known_traps(clips: list[Clip]) -> list[str]:
+def known_traps(clips: Sequence[Clip]) -> list[str]:
     """What a user of the official lists should know, counted on them."""
-    videos = {
-        part: {clip.columns["video"] for clip in clips if clip.columns["split"] == part} for part in ("train", "test")
-    }
+    videos = by_part(clips, "video")
     return [
-        f"{len(videos['train'] & videos['test'])} videos are both in a training and a test list.",
+        f"{len({*videos['train']} & {*videos['test']})} videos are both in a training and a test list.",
         "An unseen kitchen is tested on its test list only.",
     ]
 
 
-def load(
-    protocol: str = "papers",
-    modalities: tuple[str, ...] = ("video", "audio"),
-    size: int = 224,
-    seed: int = 0,
-    folder: str = "epic_kitchens",
-) -> Splits:
-    """Modalities "video" (3, 32, size, size), "flow" (2, 8, size, size), "audio" (1, 257, 1004), read from disk batch
-    by batch; protocols as in `mmdg.load_domains`. Raises MissingData, which says how to get the data."""
-    return mmdg.load_domains(
-        "EPIC-Kitchens", folder, CLASSES, DOMAINS, protocol, modalities, size, seed, whole_target=False
-    )
+BENCHMARK = mmdg.DomainBenchmark(
+    title="EPIC-Kitchens",
+    folder="epic_kitchens",
+    lists="https://github.com/jonmun/MM-SADA_Domain_Adaptation_Splits",
+    classes=CLASSES,
+    find_clips=find_clips,
+    decode=decode,
+    known_traps=known_traps,
+    domains=DOMAINS,
+)
+PROTOCOLS = tuple(BENCHMARK.protocols)
+load, recipe = BENCHMARK.load, BENCHMARK.recipe

@@ -4,21 +4,19 @@ Lists are rows `file.mp4,label`. Layout: `{human,animal,cartoon}/{videos,flow,au
 `<name>_flow_y.mp4`, sound as `<name>.wav`. An unseen domain is tested on its training and test clips.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmlib.data.cache import source_hash
 from mmlib.data.clips import mmdg
-from mmlib.data.clips.benchmarks import SOUND_RATE, Stored, find, lines_of
-from mmlib.data.clips.media import looped, middle_window, read_media
-from mmlib.data.clips.preparation import Clip, Recipe
-from mmlib.data.splits import Splits
+from mmlib.data.clips.benchmark import Decoded, Format, Found, lines_of
+from mmlib.data.clips.media import read_media
+from mmlib.data.clips.preparation import Clip
 
 CLASSES = ("sleeping", "watching tv", "eating", "drinking", "swimming", "running", "opening door")
 DOMAINS = ("human", "animal", "cartoon")
-PROTOCOLS = mmdg.PROTOCOLS
-LISTS = "https://github.com/donghao51/SimMMDG/tree/main/dataset/HAC_Splits"
 
 
 def read_list(path: Path) -> list[tuple[str, int]]:
@@ -32,14 +30,14 @@ def read_list(path: Path) -> list[tuple[str, int]]:
     return entries
 
 
-def recipe(source: Path, name: str = "hac") -> Recipe:
+def find_clips(source: Path) -> Found:
     """All clips of the three domains' lists. One that is in a training and in a test list is a sample of both. Raises a
     ValueError where a list names a clip twice."""
     clips: dict[str, Clip] = {}
     for domain in DOMAINS:
         home = next((path.parent for path in sorted(source.rglob(f"{domain}/videos"))), source / domain)
         for part in ("train", "test"):
-            for file, number in read_list(find(source, f"HAC_{part}_only_{domain}.csv", LISTS)):
+            for file, number in read_list(BENCHMARK.find(source, f"HAC_{part}_only_{domain}.csv")):
                 stem = Path(file).stem
                 files = {
                     "video": home / "videos" / file,
@@ -51,29 +49,22 @@ def recipe(source: Path, name: str = "hac") -> Recipe:
                 if key in clips:
                     raise ValueError(f"{key} is listed twice below {source}.")
                 clips[key] = Clip(key, CLASSES[number], files, {"split": part, "domain": domain, "video": file})
-    return mmdg.recipe_of(name, source, list(clips.values()), decode)
+    return list(clips.values()), mmdg.PARAMETERS
 
 
-def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:
+def decode(clip: Clip, form: Format) -> Decoded:
     """Windows of pictures and flow from the middle of the clip, and its first 10 s of sound, repeated up to that."""
-    media = read_media(
-        clip.files["video"], choose=middle_window(mmdg.VIDEO_STORED, mmdg.VIDEO_INTERVAL), size=stored.size
-    )
-    window = middle_window(mmdg.FLOW_STORED, mmdg.FLOW_INTERVAL)
+    media = read_media(clip.files["video"], choose=mmdg.WINDOWS["video"], size=form.size)
     flow = [
-        read_media(clip.files[f"flow {axis}"], choose=window, size=stored.size, pixels="gray").frames
+        read_media(clip.files[f"flow {axis}"], choose=mmdg.WINDOWS["flow"], size=form.size, pixels="gray").frames
         for axis in ("x", "y")
     ]
-    sound = read_media(clip.files["audio"], SOUND_RATE)
-    arrays = {
-        "video": media.frames,
-        "flow": np.concatenate(flow, -1),
-        "audio": looped(sound.waveform, stored.seconds * SOUND_RATE),
-    }
+    sound = read_media(clip.files["audio"], form.sample_rate)
+    arrays = {"video": media.frames, "flow": np.concatenate(flow, -1), "audio": form.sound(sound.waveform)}
     return arrays, sound.facts | media.facts | {"sha256": source_hash(*clip.files.values())}
 
 
-def known_traps(clips: list[Clip]) -> list[str]:
+def known_traps(clips: Sequence[Clip]) -> list[str]:
     """What a user of the official lists should know, counted on them."""
     parts: dict[tuple[str, str], set[str]] = {}
     for clip in clips:
@@ -86,13 +77,16 @@ def known_traps(clips: list[Clip]) -> list[str]:
     ]
 
 
-def load(
-    protocol: str = "papers",
-    modalities: tuple[str, ...] = ("video", "audio"),
-    size: int = 224,
-    seed: int = 0,
-    folder: str = "hac",
-) -> Splits:
-    """Modalities "video" (3, 32, size, size), "flow" (2, 8, size, size), "audio" (1, 257, 1004), read from disk batch
-    by batch; protocols as in `mmdg.load_domains`. Raises MissingData, which says how to get the data."""
-    return mmdg.load_domains("HAC", folder, CLASSES, DOMAINS, protocol, modalities, size, seed, whole_target=True)
+BENCHMARK = mmdg.DomainBenchmark(
+    title="HAC",
+    folder="hac",
+    lists="https://github.com/donghao51/SimMMDG/tree/main/dataset/HAC_Splits",
+    classes=CLASSES,
+    find_clips=find_clips,
+    decode=decode,
+    known_traps=known_traps,
+    domains=DOMAINS,
+    target_parts=("train", "validation", "test"),
+)
+PROTOCOLS = tuple(BENCHMARK.protocols)
+load, recipe = BENCHMARK.load, BENCHMARK.recipe

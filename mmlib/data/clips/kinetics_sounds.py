@@ -9,28 +9,12 @@ Others use 32 or 34 classes: the variant belongs to every number. Protocols:
 """
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from mmlib.data.cache import source_hash
-from mmlib.data.clips.benchmarks import (
-    SOUND_RATE,
-    Stored,
-    as_dataset,
-    check_choice,
-    find,
-    held_out,
-    lines_of,
-    parts_of,
-    repeated,
-    sound_and_frames,
-    splits_of,
-)
-from mmlib.data.clips.media import every_second, looped, read_media
-from mmlib.data.clips.preparation import Clip, Recipe
-from mmlib.data.splits import Splits
-from mmlib.data.stored import open_prepared
+from mmlib.data.clips.benchmark import HELD_OUT, Benchmark, Found, by_part, decode_file, lines_of, refuse_repeated
+from mmlib.data.clips.preparation import Clip
 from mmlib.data.transforms import FrameCrop, PowerSpectrogram
 
 CLASSES = (
@@ -66,11 +50,9 @@ CLASSES = (
     "tapping_pen",
     "tickling",
 )
-PROTOCOLS = ("official-val", "ks-val", "ogm")
-LISTS = "https://github.com/GeWu-Lab/OGM-GE_CVPR2022/tree/main/data/KineticSound"
 FILES = {"train": "my_train.txt", "test": "my_test.txt"}
 SUBSETS = {"training": "train", "validation": "validation", "testing": "test"}
-FRAMES = 4
+FRAMES = 4  # in the cache
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
@@ -102,10 +84,8 @@ def read_lists(source: Path) -> dict[str, tuple[str, str]]:
     must agree with the lists. Raises a ValueError where they disagree or a list names a clip twice."""
     listed: dict[str, tuple[str, str]] = {}
     for part, file in FILES.items():
-        entries = read_list(find(source, file, LISTS))
-        twice = repeated([*listed, *(clip for clip, _ in entries)])
-        if twice:
-            raise ValueError(f"{file}: {len(twice)} clips are listed twice, first {twice[0]}.")
+        entries = read_list(BENCHMARK.find(source, file))
+        refuse_repeated(file, "clips", [*listed, *(clip for clip, _ in entries)])
         listed |= {clip: (part, label) for clip, label in entries}
     for path in sorted(source.rglob("KS_train_val.json")):
         parts = read_json(path)
@@ -117,64 +97,45 @@ def read_lists(source: Path) -> dict[str, tuple[str, str]]:
     return listed
 
 
-def recipe(source: Path, name: str = "kinetics_sounds") -> Recipe:
+def find_clips(source: Path) -> Found:
     """Clips are `<id>_<start>_<end>.mp4` (six digits each) or `<id>_<start>.mp4` anywhere below `source`."""
-    there = {_spelled(path.stem): path for path in sorted(source.rglob("*.mp4"))}
+    there = {_video_and_start(path.stem): path for path in sorted(source.rglob("*.mp4"))}
     clips = [
         Clip(
             clip,
             label,
-            {"clip": there.get(_spelled(clip), source / f"{clip}.mp4")},
+            {"clip": there.get(_video_and_start(clip), source / f"{clip}.mp4")},
             {"split": part, "video": clip[:11]},
         )
         for clip, (part, label) in read_lists(source).items()
     ]
-    frames = f"{FRAMES} of those at 1 per second"
-    return sound_and_frames(name, clips, decode, Stored.of(source), SOUND_RATE, FRAMES, frames=frames)
+    return clips, {"frames": f"{FRAMES} of those at 1 per second"}
 
 
-def _spelled(clip: str) -> str:
+def _video_and_start(clip: str) -> str:
     """The video's 11 characters and the start in seconds: equal for both ways to name a clip."""
     start = clip[12:].split("_")[0]
     return f"{clip[:11]} {int(start)}" if start.isdigit() else clip
 
 
-def decode(clip: Clip, stored: Stored) -> tuple[dict[str, np.ndarray], dict[str, float | int | str]]:
-    """The first 10 s of sound, repeated where the clip is shorter, and 4 frames."""
-    path = clip.files["clip"]
-    media = read_media(path, SOUND_RATE, every_second(0.0, 10.0, FRAMES), stored.size)
-    sound = looped(media.waveform, stored.seconds * SOUND_RATE)
-    return {"audio": sound, "image": media.frames}, media.facts | {"sha256": source_hash(path)}
-
-
-def known_traps(clips: list[Clip]) -> list[str]:
+def known_traps(clips: Sequence[Clip]) -> list[str]:
     """What a user of the official lists should know, counted on them."""
-    videos = {
-        part: {clip.columns["video"] for clip in clips if clip.columns["split"] == part} for part in SUBSETS.values()
-    }
-    shared = len(videos["train"] & (videos["validation"] | videos["test"]))
+    videos = by_part(clips, "video")
+    shared = len({*videos["train"]} & {*videos["validation"], *videos["test"]})
     return [f"31 classes; {shared} videos of the training part are in validation or test, too."]
 
 
-def load(
-    protocol: str = "official-val",
-    frames: int = FRAMES,
-    size: int = 224,
-    seed: int = 0,
-    folder: str = "kinetics_sounds",
-) -> Splits:
-    """Modalities "audio" (1, 257, 1004) and "image" (3, frames, size, size), read from disk batch by batch; `frames` of
-    the 4 stored ones: the middle ones, at random in training. `seed` draws what `ks-val` holds out.
-    Raises MissingData, which says how to get the data, where it was not prepared."""
-    check_choice("protocol", protocol, PROTOCOLS)
-    check_choice("frames", frames, range(1, FRAMES + 1))
-    prepared = open_prepared(folder)
-    crop = FrameCrop(size, whole=True, window=frames)
-    data = as_dataset(prepared, CLASSES, {"audio": PowerSpectrogram(SOUND_RATE), "image": crop})
-    train, validation, test = parts_of(prepared, data, SUBSETS.values())
-    parts = {
-        "official-val": lambda: [train, validation, test],
-        "ks-val": lambda: [*held_out(train, "kinetics_sounds", seed), test],
-        "ogm": lambda: [train, test, test],
-    }[protocol]()
-    return splits_of(prepared, "Kinetics-Sounds (31 classes)", protocol, parts, {"image": crop.random}, SOUND_RATE)
+BENCHMARK = Benchmark(
+    title="Kinetics-Sounds (31 classes)",
+    folder="kinetics_sounds",
+    lists="https://github.com/GeWu-Lab/OGM-GE_CVPR2022/tree/main/data/KineticSound",
+    classes=CLASSES,
+    protocols={"official-val": "validation", "ks-val": HELD_OUT, "ogm": "test"},
+    front_ends={"audio": PowerSpectrogram(), "image": FrameCrop(whole=True, window=FRAMES)},
+    frames={"image": FRAMES},
+    find_clips=find_clips,
+    decode=partial(decode_file, frames=FRAMES),
+    known_traps=known_traps,
+)
+PROTOCOLS = tuple(BENCHMARK.protocols)
+load, recipe = BENCHMARK.load, BENCHMARK.recipe

@@ -78,7 +78,7 @@ def read_media(
             if sound is not None:
                 facts["sample_rate"] = sound.codec_context.sample_rate
             if video is not None:
-                packets = list(packets)  # still compressed: their time stamps tell which frames there are
+                packets = list(packets)  # still compressed: their time stamps say which frames there are
                 times = _frame_times([packet for packet in packets if packet.stream is video], container, path)
                 frames = _Frames(choose(times), size, pixels)
                 facts |= {"duration": round(float(times[-1]), 3), "frames": len(times)}
@@ -161,7 +161,7 @@ class _Frames:
     def __init__(self, wanted: np.ndarray, size: tuple[int, int] | None, pixels: str) -> None:
         self.wanted, self.size, self.pixels = wanted, size, pixels
         self.left = set(wanted.tolist())
-        self.kept: dict[int, np.ndarray] = {}
+        self.taken: dict[int, np.ndarray] = {}
         self.seen = 0
 
     @property
@@ -171,13 +171,13 @@ class _Frames:
     def take(self, frame: av.VideoFrame) -> None:
         if self.seen in self.left:
             self.left.discard(self.seen)
-            self.kept[self.seen] = scaled(frame, self.size, self.pixels)
+            self.taken[self.seen] = scaled(frame, self.size, self.pixels)
         self.seen += 1
 
     def joined(self, path: Path) -> np.ndarray:
         if self.left:
             raise CorruptClip(f"{path}: frame {min(self.left)} and {len(self.left) - 1} more could not be decoded.")
-        return np.stack([self.kept[index] for index in self.wanted.tolist()])
+        return np.stack([self.taken[index] for index in self.wanted.tolist()])
 
 
 def scaled(frame: av.VideoFrame, size: tuple[int, int] | None, pixels: str) -> np.ndarray:
@@ -239,11 +239,6 @@ class Pictures:
         if len(content) != size:
             raise CorruptClip(f"{self.archive} ends within {name} (truncated?).")
         return content
-
-
-def looped(signal: np.ndarray, length: int) -> np.ndarray:
-    """The signal (samples,) cut to `length`, or repeated up to it."""
-    return np.resize(signal[:length], length)
 
 
 def write_video(

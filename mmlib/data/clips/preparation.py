@@ -1,6 +1,5 @@
 """From published files to a prepared cache: parallel, resumable, checked, and with every clip accounted for by name."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -8,17 +7,16 @@ import shutil
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path, cache_directory
+from mmlib.data.cache import atomic_path
 from mmlib.data.clips.media import CorruptClip
 from mmlib.data.stored import folder_of, map_arrays, read_manifest
 
@@ -42,7 +40,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set is prepared.
+    """How clips become a prepared data set.
 
     `arrays`: modality → shape of one clip and dtype. `decode` makes them from a clip, with facts for the manifest; it
     raises CorruptClip, and is called from several threads. `parameters` are everything that decides the result.
@@ -59,7 +57,7 @@ class Recipe:
         return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in self.arrays.values())
 
     def identity(self) -> str:
-        """What a preparation that goes on must agree with."""
+        """What a preparation that resumes must agree with."""
         clips = [(clip.key, clip.label, sorted(clip.columns.items())) for clip in self.clips]
         return hashlib.sha256(repr((self.name, clips, self.arrays, self.parameters)).encode()).hexdigest()
 
@@ -67,8 +65,8 @@ class Recipe:
 def prepare(recipe: Recipe, jobs: int, allow_missing: int = 0) -> Path:
     """Decode every clip of the recipe into the cache; returns its folder.
 
-    What an earlier call prepared before it was stopped is checked and kept. The cache appears under its name only when
-    it is whole; until then it is `<name>.partial`. `<name>-report.csv` beside it lists every clip with its status.
+    It resumes: what an earlier call decoded is checked, and not decoded again. The cache appears under its name only
+    when it is whole; until then it is `<name>.partial`. `<name>-report.csv` beside it lists every clip and its status.
     Raises Incomplete where more than `allow_missing` clips are missing or corrupt, OSError where the disk is too small.
     """
     final = folder_of(recipe.name)
@@ -81,7 +79,7 @@ def prepare(recipe: Recipe, jobs: int, allow_missing: int = 0) -> Path:
     if again:
         os.replace(final, partial)
     try:
-        rows = _prepare_rows(recipe, partial, identity, jobs, allow_missing, final)
+        rows = _prepare_rows(recipe, partial, identity, jobs, allow_missing)
     except BaseException:
         if again:
             os.replace(partial, final)
@@ -91,36 +89,32 @@ def prepare(recipe: Recipe, jobs: int, allow_missing: int = 0) -> Path:
     return final
 
 
-def _prepare_rows(
-    recipe: Recipe, partial: Path, identity: str, jobs: int, allow_missing: int, final: Path
-) -> list[dict]:
+def _prepare_rows(recipe: Recipe, partial: Path, identity: str, jobs: int, allow_missing: int) -> list[dict]:
     """The manifest's rows, with every clip decoded that is there."""
     rows = [_row(clip) for clip in recipe.clips]
-    kept = _resume(recipe, partial, identity, rows)
+    _resume(recipe, partial, identity, rows)
+    resumed = sum(row["status"] == "prepared" for row in rows)
     todo = [index for index, row in enumerate(rows) if row["status"] == ""]
     if sum(row["status"] == "missing" for row in rows) > allow_missing:
-        _refuse(rows, final, allow_missing)
-    if kept:
-        print(f"{len(kept)} of {len(rows)} clips are prepared already.")
+        _refuse(rows, folder_of(recipe.name), allow_missing)
+    if resumed:
+        print(f"{resumed} of {len(rows)} clips are decoded already.")
     if todo:
         _decode_all(recipe, partial, rows, todo, jobs)
     if sum(row["status"] != "prepared" for row in rows) > allow_missing:
-        _refuse(rows, final, allow_missing)
+        _refuse(rows, folder_of(recipe.name), allow_missing)
     return rows
 
 
 def _row(clip: Clip) -> dict[str, object]:
-    gone = [str(path) for path in clip.files.values() if not _is_there(path)]
+    there = {path for path in clip.files.values() if path.exists() or path.with_name(f"{path.name}.tar").is_file()}
+    gone = [str(path) for path in clip.files.values() if path not in there]
     missing = {"status": "missing", "reason": f"no {', '.join(gone)}"} if gone else {"status": "", "reason": ""}
     return {"key": clip.key, "label": clip.label, **clip.columns, **missing, "sha256": "", "crc32": 0}
 
 
-def _is_there(path: Path) -> bool:
-    return path.exists() or path.with_name(path.name + ".tar").is_file()
-
-
-def _resume(recipe: Recipe, partial: Path, identity: str, rows: list[dict]) -> set[int]:
-    """The clips whose bytes are in the partial cache as its journal says; their rows are filled in."""
+def _resume(recipe: Recipe, partial: Path, identity: str, rows: list[dict]) -> None:
+    """Fill in the rows of the clips whose bytes are in the partial cache as its journal says; without one, begin it."""
     mark = partial / "identity"
     if not mark.exists() or mark.read_text() != identity:
         if partial.exists():
@@ -131,9 +125,8 @@ def _resume(recipe: Recipe, partial: Path, identity: str, rows: list[dict]) -> s
         for name, (shape, kind) in recipe.arrays.items():
             np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(kind), (len(rows), *shape)).flush()
         mark.write_text(identity)
-        return set()
+        return
     arrays = [np.load(partial / f"{name}.npy", mmap_mode="r") for name in recipe.arrays]
-    kept = set()
     journal = partial / "journal.jsonl"
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
         try:
@@ -142,8 +135,6 @@ def _resume(recipe: Recipe, partial: Path, identity: str, rows: list[dict]) -> s
             continue  # the line that was being written when the process was killed
         if zlib.crc32(b"".join(array[index].tobytes() for array in arrays)) == facts["crc32"]:
             rows[index] |= facts
-            kept.add(index)
-    return kept
 
 
 def _need_space(folder: Path, needed: int) -> None:
@@ -155,15 +146,11 @@ def _need_space(folder: Path, needed: int) -> None:
 
 
 def _decode_all(recipe: Recipe, partial: Path, rows: list[dict], todo: list[int], jobs: int) -> None:
-    """Decode these clips in threads (FFmpeg does not hold Python's lock), a few at a time, so that memory does not
-    depend on their number; each is journalled once its bytes are written."""
+    """Decode these clips in threads (FFmpeg does not hold Python's lock); each is journalled once its bytes are
+    written, and dropped from memory."""
     files = {name: (partial / f"{name}.npy").open("r+b", buffering=0) for name in recipe.arrays}
-    starts, writing = {}, threading.Lock()
-    for name, file in files.items():
-        version = np.lib.format.read_magic(file)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        reader(file)
-        starts[name] = file.tell()
+    starts = {name: np.load(partial / f"{name}.npy", mmap_mode="r").offset for name in recipe.arrays}
+    writing = threading.Lock()
 
     def one(index: int) -> dict[str, object]:
         clip = recipe.clips[index]
@@ -185,7 +172,7 @@ def _decode_all(recipe: Recipe, partial: Path, rows: list[dict], todo: list[int]
     try:
         with (partial / "journal.jsonl").open("a", encoding="utf-8") as journal:
 
-            def keep(index: int, facts: dict[str, object]) -> None:
+            def record(index: int, facts: dict[str, object]) -> None:
                 rows[index] |= facts
                 if facts["status"] == "prepared":
                     journal.write(json.dumps([index, facts]) + "\n")
@@ -194,35 +181,24 @@ def _decode_all(recipe: Recipe, partial: Path, rows: list[dict], todo: list[int]
             tried = todo[:: max(1, len(todo) // _TRIED)][:_TRIED]
             started = time.perf_counter()
             for index in tried:
-                keep(index, one(index))
+                record(index, one(index))
             seconds = (time.perf_counter() - started) / len(tried) * len(todo) / jobs
-            print(f"Time: about {_spoken(seconds)} for {len(todo)} clips, {jobs} at a time.")
-            left = [index for index in todo if index not in set(tried)]
-            done = _in_threads(one, left, jobs)
-            for index, facts in tqdm(done, initial=len(tried), total=len(todo), desc=recipe.name, unit="clip"):
-                keep(index, facts)
+            print(f"Time: about {_duration(seconds)} for {len(todo)} clips, {jobs} at a time.")
+            left = set(todo) - set(tried)
+            with ThreadPoolExecutor(jobs) as pool:
+                running = {pool.submit(one, index): index for index in sorted(left)}
+                done = as_completed(running)
+                try:
+                    for future in tqdm(done, initial=len(tried), total=len(todo), desc=recipe.name, unit="clip"):
+                        record(running[future], future.result())
+                finally:
+                    pool.shutdown(cancel_futures=True)
     finally:
         for file in files.values():
             file.close()
 
 
-def _in_threads(one: Callable[[int], dict], indices: list[int], jobs: int) -> Iterator[tuple[int, dict]]:
-    with ThreadPoolExecutor(jobs) as pool:
-        running: dict[Future, int] = {}
-        try:
-            for index in indices:
-                running[pool.submit(one, index)] = index
-                if len(running) >= 2 * jobs:
-                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                    yield from ((running.pop(future), future.result()) for future in finished)
-            while running:
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                yield from ((running.pop(future), future.result()) for future in finished)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _spoken(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for unit, size in (("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -234,7 +210,7 @@ def _refuse(rows: list[dict], final: Path, allowed: int) -> None:
     bad = [row for row in rows if row["status"] in ("missing", "corrupt")]
     raise Incomplete(
         f"{len(bad)} of {len(rows)} clips are missing or corrupt, {allowed} are allowed; first {bad[0]['key']}: "
-        f"{bad[0]['reason']}. All are listed in {report}. Get them, or go on without them: --allow-missing {len(bad)}"
+        f"{bad[0]['reason']}. All are in {report}. Get them, or continue without them: --allow-missing {len(bad)}"
     )
 
 
@@ -275,7 +251,7 @@ def _publish(recipe: Recipe, rows: list[dict], partial: Path, final: Path, ident
 
 
 def verify(name: str) -> None:
-    """Compare every prepared clip's bytes with its checksum. Raises a ValueError that names the first that differs."""
+    """Compare every clip in the cache with its checksum. Raises a ValueError that names the first that differs."""
     folder = folder_of(name)
     if not (folder / "prepared.json").exists():
         raise FileNotFoundError(f"{folder} does not exist: {name} is not prepared.")
@@ -288,63 +264,3 @@ def verify(name: str) -> None:
                 f"{folder}: {row['key']} differs from what was prepared. Delete the folder, prepare again."
             )
     print(f"{about['prepared']} of {about['clips']} clips of {name} are there and unaltered in {folder}.")
-
-
-def arguments_of(
-    name: str, about: str, arguments: Sequence[str], protocols: Sequence[str] = (), parallel: bool = True
-) -> argparse.Namespace:
-    """The options that all data scripts share; `--root` is in force from here on."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m mmlib data {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, help="where prepared data is kept, instead of $MMLIB_CACHE")
-    origin = parser.add_mutually_exclusive_group()
-    origin.add_argument("--download", action="store_true", help="fetch what has a public address, then prepare it")
-    origin.add_argument("--source", type=Path, help="a folder with the published files")
-    parser.add_argument("--verify", action="store_true", help="only check what is prepared, clip by clip")
-    if parallel:
-        cores = os.cpu_count() or 1
-        parser.add_argument("--jobs", type=int, default=cores, help=f"clips at a time (default {cores}, the cores)")
-        parser.add_argument("--allow-missing", type=int, default=0, metavar="N", help="go on without up to N clips")
-    if protocols:
-        parser.add_argument("--protocol", choices=protocols, default=protocols[0], help="whose parts to report")
-    options = parser.parse_args(arguments)
-    if parallel and (options.jobs < 1 or options.allow_missing < 0):
-        parser.error("--jobs must be at least 1 and --allow-missing at least 0")
-    if options.source is not None and not options.source.is_dir():
-        raise FileNotFoundError(f"--source {options.source} is not a folder.")
-    if options.root is not None:
-        os.environ["MMLIB_CACHE"] = str(options.root.resolve())
-        print(f"Set MMLIB_CACHE={options.root.resolve()} wherever this data is to be read.")
-    return options
-
-
-def downloads_of(name: str) -> Path:
-    """Where downloads of this data set are kept."""
-    return cache_directory() / "downloads" / name
-
-
-def run_script(
-    name: str, reader: ModuleType, about: str, arguments: Sequence[str], download: Callable[[Path], None] | None
-) -> None:
-    """What the data scripts of the papers' data sets do. `reader` is the data set's module (`recipe`, `known_traps`,
-    `load`, `PROTOCOLS`), `about` says where the files come from, `download` fetches what can be fetched."""
-    options = arguments_of(name, about, arguments, reader.PROTOCOLS)
-    source = options.source or downloads_of(name)
-    if options.verify:
-        verify(name)
-    else:
-        if options.download:
-            if download is None:
-                raise ValueError(f"{name} has no address to download from by a script.\n\n{about}")
-            download(source)
-        if not source.is_dir():
-            raise FileNotFoundError(f"Say where the files are, --source DIR.\n\n{about}")
-        recipe = reader.recipe(source)
-        for trap in reader.known_traps(recipe.clips):
-            print(f"Note: {trap}")
-        prepare(recipe, options.jobs, options.allow_missing)
-    splits = reader.load(options.protocol)
-    counts = ", ".join(f"{len(getattr(splits, part)):,} {part}" for part in ("train", "validation", "test"))
-    names = ", ".join(splits.train.modalities)
-    print(f"{splits.about}: {counts}; {len(splits.train.class_names)} classes; modalities by default: {names}.")

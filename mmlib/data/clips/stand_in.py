@@ -7,7 +7,6 @@ import json
 import pickle
 import tarfile
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from mmlib.checks import check
 from mmlib.data import CLIPS, load, reader
 from mmlib.data.cache import make_once
 from mmlib.data.clips import ave, cremad, epic_kitchens, hac, kinetics_sounds
-from mmlib.data.clips.benchmarks import STAND_IN
+from mmlib.data.clips.benchmark import STAND_IN
 from mmlib.data.clips.media import picture_bytes, write_sound, write_video
 from mmlib.data.clips.preparation import prepare
 from mmlib.data.splits import Splits
@@ -27,6 +27,7 @@ from mmlib.data.stored import folder_of
 
 _SIZE, _RATE, _SECONDS = (32, 48), 8, 1.5  # of the encoded clips: pixels, frames per second
 _SOUND_RATE = 16000
+_COUNTS = {"train": 3, "validation": 1, "test": 1}  # clips for every class (and domain)
 
 
 def prepared(name: str) -> str:
@@ -45,10 +46,7 @@ def prepared(name: str) -> str:
 def load_or_stand_in(name: str, which: str = "auto", **dials: object) -> Splits:
     """The benchmark `name` with these dials: "real", as prepared; "stand-in"; "auto": the stand-in where it was not
     prepared, with small frames. `Splits.is_stand_in` and `about` say which it became."""
-    if which not in ("auto", "real", "stand-in"):
-        raise ValueError(f"which must be auto, real or stand-in, not {which!r}.")
-    if name not in CLIPS:
-        raise ValueError(f"There is no benchmark {name!r}; choose one of {', '.join(CLIPS)}.")
+    check({"benchmark": name, "which": which}, {"benchmark": CLIPS, "which": ("auto", "real", "stand-in")})
     there = (folder_of(name) / "prepared.json").exists()
     if which == "real" or (which == "auto" and there):
         return load(name, **dials)
@@ -56,10 +54,10 @@ def load_or_stand_in(name: str, which: str = "auto", **dials: object) -> Splits:
 
 
 def write(name: str, source: Path) -> None:
-    """The stand-in's source files: a few clips for every class (and domain)."""
+    """The stand-in's published files: a few clips for every class (and domain)."""
     source.mkdir(parents=True, exist_ok=True)
     (source / STAND_IN).write_text("Synthetic clips in the layout of a data set. No result is to be had from them.\n")
-    _WRITERS[name](source, {"train": 10, "test": 4} if name == "cremad" else {"train": 3, "test": 1})
+    _WRITERS[name](source)
 
 
 def _sound(label: int, draw: np.random.Generator, strength: float = 0.3) -> np.ndarray:
@@ -84,8 +82,8 @@ def _clip(path: Path, label: int, draw: np.random.Generator) -> None:
     write_video(path, _pictures(label, draw), _RATE, _sound(label, draw), _SOUND_RATE)
 
 
-def _cremad(source: Path, counts: dict[str, int]) -> None:
-    for part, count in counts.items():
+def _cremad(source: Path) -> None:
+    for part, count in (("train", 10), ("test", 4)):
         lines = []
         for label, name in enumerate(cremad.CLASSES):
             for number in range(count):
@@ -97,23 +95,23 @@ def _cremad(source: Path, counts: dict[str, int]) -> None:
         (source / f"{part}.csv").write_bytes("".join(f"{line}\r\n" for line in lines).encode("utf-8-sig"))
 
 
-def _ave(source: Path, counts: dict[str, int]) -> None:
+def _ave(source: Path) -> None:
     for part, file in ave.FILES.items():
         lines = ["Category&VideoID&Quality&StartTime&EndTime"]
         for label, name in enumerate(ave.CLASSES):
-            for number in range(counts["train"] if part == "train" else counts["test"]):
+            for number in range(_COUNTS[part]):
                 video = f"{part[:2]}_{label:02}_{number:02}_xx"
                 _clip(source / "AVE" / f"{video}.mp4", label, np.random.default_rng([2, label, number, len(part)]))
                 lines.append(f"{name}&{video}&good&0&{1 + number % 2}")
         (source / file).write_text("\n".join(lines) + "\n")
 
 
-def _kinetics_sounds(source: Path, counts: dict[str, int]) -> None:
+def _kinetics_sounds(source: Path) -> None:
     database = {}
-    for part, subset in (("train", "training"), ("validation", "validation"), ("test", "testing")):
+    for subset, part in kinetics_sounds.SUBSETS.items():
         lines = []
         for label, name in enumerate(kinetics_sounds.CLASSES):
-            for number in range(counts["train"] if part == "train" else counts["test"]):
+            for number in range(_COUNTS[part]):
                 video = f"{part[:2]}_{label:02}_{number:02}_x"[:11].ljust(11, "x")
                 clip = f"{video}_000005_000015" if part == "train" else f"{video}_5"
                 _clip(source / part / f"{clip}.mp4", label, np.random.default_rng([3, label, number, len(part)]))
@@ -125,12 +123,12 @@ def _kinetics_sounds(source: Path, counts: dict[str, int]) -> None:
     (source / "KS_train_val.json").write_text(json.dumps(content))
 
 
-def _hac(source: Path, counts: dict[str, int]) -> None:
+def _hac(source: Path) -> None:
     for place, domain in enumerate(hac.DOMAINS):
-        for part, count in counts.items():
+        for part in ("train", "test"):
             lines = []
             for label in range(len(hac.CLASSES)):
-                for number in range(count):
+                for number in range(_COUNTS[part]):
                     stem = f"{part}_{label}_{number}"
                     draw = np.random.default_rng([4, place, label, number, len(part)])
                     frames = _pictures(label, draw)
@@ -143,16 +141,16 @@ def _hac(source: Path, counts: dict[str, int]) -> None:
             (source / f"HAC_{part}_only_{domain}.csv").write_text("".join(lines), newline="")
 
 
-def _epic_kitchens(source: Path, counts: dict[str, int]) -> None:
+def _epic_kitchens(source: Path) -> None:
     """One video per kitchen and part. Pictures of the training part lie in folders, those of the test part in archives;
     flow the other way round."""
     length = 12  # frames of a segment, at 8 per second
     for place, (domain, person) in enumerate(zip(epic_kitchens.DOMAINS, ("P08", "P01", "P22"), strict=True)):
-        for part, count in counts.items():
+        for part in ("train", "test"):
             video = f"{person}_{'01' if part == 'train' else '11'}"
             rows, sound = [], []
             files: dict[str, dict[str, bytes]] = {"rgb": {}, "flow": {}}
-            for number in range(count * len(epic_kitchens.CLASSES)):
+            for number in range(_COUNTS[part] * len(epic_kitchens.CLASSES)):
                 label = number % len(epic_kitchens.CLASSES)
                 draw = np.random.default_rng([5, place, number, len(part)])
                 begin = 1 + number * length
@@ -166,16 +164,9 @@ def _epic_kitchens(source: Path, counts: dict[str, int]) -> None:
                 stamps = [f"00:{int(time // 60):02}:{time % 60:05.2f}" for time in (start, start + _SECONDS)]
                 verb = epic_kitchens.CLASSES[label]
                 rows.append((1000 * place + number, person, video, verb, *stamps, begin, begin + length, verb, label))
-            columns = (
-                "uid",
-                "participant_id",
-                "video_id",
-                "narration",
-                *epic_kitchens.COLUMNS[2:6],
-                "verb",
-                "verb_class",
-            )
-            _write_table(source / f"{domain}_{part}.pkl", pd.DataFrame(rows, columns=list(columns)))
+            place_and_time = epic_kitchens.COLUMNS[2:6]
+            columns = ["uid", "participant_id", "video_id", "narration", *place_and_time, "verb", "verb_class"]
+            _write_table(source / f"{domain}_{part}.pkl", pd.DataFrame(rows, columns=columns))
             for kind, pictures in files.items():
                 folder = source / kind / part / domain / video
                 (_as_folder if (kind == "rgb") == (part == "train") else _as_archive)(folder, pictures)
@@ -244,10 +235,4 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
         _TablePickler(file, 4).dump(_Named("pandas.core.frame", "DataFrame", (), {"_data": manager}))
 
 
-_WRITERS: dict[str, Callable[[Path, dict[str, int]], None]] = {
-    "cremad": _cremad,
-    "ave": _ave,
-    "kinetics_sounds": _kinetics_sounds,
-    "epic_kitchens": _epic_kitchens,
-    "hac": _hac,
-}
+_WRITERS = dict(zip(CLIPS, (_cremad, _ave, _kinetics_sounds, _epic_kitchens, _hac), strict=True))

@@ -18,7 +18,9 @@ import torch
 import torchaudio
 
 from mmlib.data import cache
+from mmlib.source_code import code_hash
 
+_MODULE = "mmlib.data.digits.speech"
 SAMPLE_RATE = 8000  # Hz
 CLIP_SAMPLES = 6400  # 0.8 s
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -36,15 +38,13 @@ _SYNCHRONOUS, _NO_EXIT, _UTF8, _RATE, _PITCH = 2, 0x8000, 1, 1, 3  # constants o
 def utterance_bank() -> dict[str, np.ndarray]:
     """All utterances: `waveform` (U, 6400) int16 at 8 kHz with the word at the start, and for each of them
     `length` (samples), `digit`, `domain`, `part` (0 train, 1 validation, 2 test) and `speaker` (U,)."""
-    return cache.cached_arrays(f"speech-{cache.code_version(sys.modules[__name__])}", _bank_from_own_process)
+    return cache.cached_arrays(f"speech-{code_hash([_MODULE])}", _bank_from_own_process)
 
 
 def _bank_from_own_process() -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.npz"
-        result = subprocess.run(
-            [sys.executable, "-m", "mmlib.data.digits.speech", str(path)], capture_output=True, text=True
-        )
+        result = subprocess.run([sys.executable, "-m", _MODULE, str(path)], capture_output=True, text=True)
         if result.returncode:
             raise RuntimeError(f"espeak-ng could not make the spoken digits:\n{result.stderr.strip()}")
         return cache.load_arrays(path)

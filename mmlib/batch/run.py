@@ -1,4 +1,4 @@
-"""Run a suite and leave it alone: check everything first, go on past failures, run nothing twice, end with a page.
+"""Run a suite and leave it alone: check everything first, continue past failures, run nothing twice, end with a page.
 
 A folder belongs to one batch at a time. A batch that was killed leaves whole runs or none; the next one takes the
 folder over, ends what is left of the first, and does what is missing.
@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import signal
+import statistics
 import threading
 import time
 import uuid
@@ -23,9 +24,9 @@ import joblib
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from mmlib.batch import run_times, suites
-from mmlib.batch.execution import FINISHED, OWNER, Limits, Result, owner_of, owns, read_result, run_one
-from mmlib.batch.page import spelled, write_page
+from mmlib.batch import suites
+from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, owner_of, owns, read_result, run_one
+from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.suites import Job, Suite
 from mmlib.data.cache import atomic_path
@@ -87,9 +88,9 @@ def _required(module: str, package: str) -> Any:
 
 
 def check(job: Job) -> tuple[str, str, str]:
-    """The job's name, its key, and what stands in its way ("" for nothing): its device, its weights, its data. To be
-    called where the job will run."""
-    key, problems = "", []
+    """The job's name, its identity, and what stands in its way ("" for nothing): its device, its weights, its data.
+    To be called where the job will run."""
+    identity, problems = "", []
     try:
         resolve_device(job.effective.get("device", "auto"))
     except (ValueError, RuntimeError) as problem:
@@ -101,20 +102,20 @@ def check(job: Job) -> tuple[str, str, str]:
     except OSError as problem:
         problems.append(str(problem))
     try:
-        key = job.key()
+        identity = job.identity()
     except (OSError, ValueError) as problem:
         problems.append(str(problem))
-    return job.name, key, " ".join(problems)
+    return job.name, identity, " ".join(problems)
 
 
-def state(job: Job, key: str, out: Path) -> str:
-    """DONE where a finished run of this key is there and whole; otherwise why the job has to run."""
+def state(job: Job, identity: str, out: Path) -> str:
+    """DONE where a finished run of this identity is there and whole; otherwise why the job has to run."""
     result = read_result(out / job.name)
     if result is None:
         return "damaged" if (out / job.name).exists() else "new"
     if result.status != FINISHED:
         return f"failed before ({result.status})"
-    return DONE if result.key == key else "changed since"
+    return DONE if result.identity == identity else "changed since"
 
 
 def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: Backend) -> tuple[list[Result], Path]:
@@ -133,36 +134,44 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
             raise BadParameter(
                 "\n".join(f"{', '.join(sorted(where))}: {what}" for what, where in problems.items() if what)
             )
-        keys = {name: key for name, key, _ in checked}
+        identities = {name: identity for name, identity, _ in checked}
         out.mkdir(parents=True, exist_ok=True)
         with _owned(out) as token:
             if backend.kind != "local" and not all(parallel(joblib.delayed(owns)(out, token) for _ in range(8))):
                 raise BadParameter(f"The cluster's machines do not see {out}: --out must be on a disk they share.")
-            to_run = [job for job in jobs if state(job, keys[job.name], out) != DONE]
+            to_run = [job for job in jobs if state(job, identities[job.name], out) != DONE]
             if len(to_run) < len(jobs):
                 print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are finished already and are kept.")
-            told, drawn = {}, time.monotonic()
+            returned, drawn = {}, time.monotonic()
             running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
             try:
                 for result in tqdm(running, total=len(to_run), desc="runs", unit="run", disable=not to_run):
-                    told[result.name] = result
+                    returned[result.name] = result
                     tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
-                    if result.status == FINISHED:
-                        run_times.remember(result)
                     if time.monotonic() - drawn > _PAGE_EVERY:
-                        _write_page(suite, keys, out)
+                        _write_page(suite, identities, out)
                         drawn = time.monotonic()
             finally:
-                page = _write_page(suite, keys, out)
-        return [told.get(job.name) or read_result(out / job.name) for job in jobs], page
+                page = _write_page(suite, identities, out)
+        return [returned.get(job.name) or read_result(out / job.name) for job in jobs], page
 
 
-def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:
-    """The page of all whole results in the folder, of which those in `keys` belong to this batch. Those that code, data
-    or versions have left behind are set apart."""
-    results = [found for path in sorted(out.iterdir()) if path.is_dir() and (found := read_result(path)) is not None]
-    missing = sorted(keys.keys() - {result.name for result in results})
-    outdated = {result.name for result in results if result.key != (keys.get(result.name) or _key(result, suite))}
+def results_in(out: Path) -> list[Result]:
+    """The whole results of a batch's folder, by name. A run that is still on its way is none."""
+    read = (read_result(path.parent) for path in sorted(out.glob(f"[!.]*/{RESULT}")))
+    return [result for result in read if result is not None]
+
+
+def _write_page(suite: Suite, identities: Mapping[str, str], out: Path) -> Path:
+    """The page of all whole results in the folder, of which those in `identities` belong to this batch. Those that
+    code, data or versions have left behind are set apart."""
+    results = results_in(out)
+    missing = sorted(identities.keys() - {result.name for result in results})
+    outdated = {
+        result.name
+        for result in results
+        if result.identity != (identities.get(result.name) or _identity(result, suite))
+    }
     try:
         return write_page(suite.name, suite.about, results, outdated, missing, out)
     except OSError as error:  # results are worth more than their page: the next run makes it
@@ -170,23 +179,26 @@ def _write_page(suite: Suite, keys: Mapping[str, str], out: Path) -> Path:
         return out / "index.html"
 
 
-def _key(result: Result, suite: Suite) -> str:
-    """The key that this result's run would have now; "" where it cannot be run any more."""
+def _identity(result: Result, suite: Suite) -> str:
+    """The identity that this result's run would have now; "" where it cannot be run any more."""
     try:
-        return Job(suite.folder / result.notebook, result.parameters).key()
+        return Job(suite.folder / result.notebook, result.parameters).identity()
     except (OSError, ValueError):
         return ""
 
 
 def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     """What would run, with which parameters, what is done already, and how long it may take."""
-    lines, total, to_do, unknown = [], 0.0, 0, 0
+    lines, total, to_do, unknown, earlier = [], 0.0, 0, 0, results_in(out)
     with backend.parallel() as parallel:
-        checked = {name: (key, problem) for name, key, problem in parallel(joblib.delayed(check)(job) for job in jobs)}
+        checked = {
+            name: (identity, problem)
+            for name, identity, problem in parallel(joblib.delayed(check)(job) for job in jobs)
+        }
     for job in jobs:
-        key, problem = checked[job.name]
-        what = "cannot run" if problem else state(job, key, out)
-        seconds, exact = run_times.expected(job)
+        identity, problem = checked[job.name]
+        what = "cannot run" if problem else state(job, identity, out)
+        seconds, exact = expected_seconds(job, earlier)
         duration = ""
         if what not in (DONE, "cannot run"):
             to_do += 1
@@ -195,7 +207,7 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
             duration = "  time unknown" if seconds is None else f"  {'' if exact else 'about '}{seconds:.0f} s"
         lines += [
             f"{job.name}  {what}{duration}",
-            f"    {spelled(job.parameters)}",
+            f"    {in_words(job.parameters)}",
             *([f"    {problem}"] if problem else []),
         ]
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
@@ -206,6 +218,16 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     if unknown:
         lines.append(f"{unknown} have no earlier run to go by.")
     return "\n".join(lines)
+
+
+def expected_seconds(job: Job, earlier: Sequence[Result]) -> tuple[float | None, bool]:
+    """Seconds that a job may take, and whether it was this very run that took them. Where it has not finished before,
+    the median of its notebook's finished runs with other parameters stands in; None where there are none."""
+    same_notebook = [result for result in earlier if result.notebook == job.notebook.name and result.status == FINISHED]
+    own = next((result.seconds for result in same_notebook if result.name == job.name), None)
+    if own is not None:
+        return own, True
+    return (statistics.median(result.seconds for result in same_notebook) if same_notebook else None), False
 
 
 def overview(folder: Path) -> str:

@@ -1,0 +1,111 @@
+"""Who is learning, and who is only carried along: speed, probes, contributions, robustness."""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mmlib.data.dataset import MultimodalDataset
+from mmlib.models.classifier import MultimodalClassifier
+from mmlib.models.evaluate import evaluate
+
+
+def learning_speed(accuracies: Sequence[float], chance: float) -> float:
+    """How early a training accuracy rises, 0 … 1: the mean over epochs of its share of the way from chance to its
+    own best. 1: there after the first epoch; near 0: late. Independent of how high the best is."""
+    curve = np.asarray(accuracies, float)
+    if curve.ndim != 1 or len(curve) == 0:
+        raise ValueError("learning_speed needs one accuracy per epoch.")
+    way = curve.max() - chance
+    if way <= 0:
+        return 0.0
+    return float(np.clip((curve - chance) / way, 0, 1).mean())
+
+
+@torch.no_grad()
+def features_of(model: MultimodalClassifier, dataset: MultimodalDataset, modality: str) -> np.ndarray:
+    """h_k of every sample, (N, features), in eval mode."""
+    model.eval()
+    encoder, norm = model.encoders[modality], model.norms[modality]
+    batches = (batch.inputs[modality] for batch in dataset.batches(dataset.evaluation_batch))
+    return torch.cat([norm(encoder(inputs)) for inputs in batches]).cpu().numpy()
+
+
+def probe_accuracy(
+    model: MultimodalClassifier, modality: str, train: MultimodalDataset, test: MultimodalDataset
+) -> float:
+    """Post-hoc linear probe: accuracy on `test` of a logistic regression on this encoder's frozen features of `train`.
+
+    What the encoder knows, whatever the joint model's head made of it (MBCD's Fig. 1a)."""
+    from sklearn.linear_model import LogisticRegression  # scikit-learn takes seconds to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-3, max_iter=300))
+    probe.fit(features_of(model, train, modality), train.labels.cpu().numpy())
+    return float(probe.score(features_of(model, test, modality), test.labels.cpu().numpy()))
+
+
+def shapley_values(players: Sequence[str], value: Callable[[frozenset[str]], float]) -> dict[str, float]:
+    """The exact Shapley value of every player: its mean marginal contribution over all orders of joining.
+
+    `value` is called once for each of the 2^M subsets. The values sum to value(all) − value(none).
+    """
+    worth = {
+        frozenset(subset): value(frozenset(subset))
+        for size in range(len(players) + 1)
+        for subset in combinations(players, size)
+    }
+    count = len(players)
+    result = {}
+    for player in players:
+        others = [subset for subset in worth if player not in subset]
+        result[player] = sum(
+            (worth[subset | {player}] - worth[subset]) / (count * comb(count - 1, len(subset))) for subset in others
+        )
+    return result
+
+
+@torch.no_grad()
+def modality_contributions(model: MultimodalClassifier, dataset: MultimodalDataset) -> dict[str, float]:
+    """Each modality's Shapley value for the fused head's accuracy; an absent modality's features are zeros.
+
+    The encoders run once; only the fused head is asked about each of the 2^M subsets.
+    """
+    model.eval()
+    collected: list[dict[str, Tensor]] = [
+        model(batch.inputs).features for batch in dataset.batches(dataset.evaluation_batch)
+    ]
+    features = {name: torch.cat([part[name] for part in collected]) for name in model.modalities}
+
+    def accuracy(present: frozenset[str]) -> float:
+        mask = torch.tensor([float(name in present) for name in model.modalities], device=dataset.device)
+        return float((model.fuse(features, mask).argmax(1) == dataset.labels).double().mean())
+
+    return shapley_values(model.modalities, accuracy)
+
+
+def shift_curve(
+    model: MultimodalClassifier,
+    dataset: MultimodalDataset,
+    modality: str,
+    strengths: Sequence[float],
+    generator: torch.Generator,
+) -> pd.Series:
+    """Fused accuracy under Gaussian noise on one modality's network input, by strength (MBCD's Fig. 1b).
+
+    A strength is the noise's standard deviation as a multiple of the input's own. The noise is the same draw at every
+    strength.
+    """
+    clean = dataset.select_modalities(*model.modalities)
+    signal = clean.inputs[modality]
+    noise = torch.randn(signal.shape, generator=generator, device=generator.device).to(signal.device) * signal.std()
+    accuracies = {}
+    for strength in strengths:
+        clean.inputs[modality] = signal + strength * noise
+        accuracies[float(strength)] = evaluate(model, clean)["accuracy"]
+    return pd.Series(accuracies, name=modality).rename_axis("strength")

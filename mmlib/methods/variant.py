@@ -1,0 +1,42 @@
+"""What stands behind a method's name: a class, and options that differ from its defaults."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mmlib.methods.base import Method
+from mmlib.models.classifier import MultimodalClassifier
+from mmlib.seeding import seed_for
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method by its class `kind`; `inner`: the class of what an average trains like."""
+
+    kind: type[Method]
+    inner: type[Method] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Where its code is, base classes included by what these modules import."""
+        return tuple(sorted({kind.__module__ for kind in (self.kind, self.inner) if kind is not None}))
+
+    def complete(self, **options: Any) -> dict[str, Any]:
+        """All its options by name, defaults included. Raises a ValueError for one that it does not take."""
+        try:
+            bound = inspect.signature(self.kind).bind(None, **self.options | options)
+        except TypeError as error:
+            raise ValueError(f"{self.kind.__name__} does not take the options {options}: {error}.") from error
+        bound.apply_defaults()
+        return {name: value for name, value in list(bound.arguments.items())[1:]}
+
+    def build(self, model: MultimodalClassifier, seed: int = 0, **options: Any) -> Method:
+        """The method around this model; what it learns beside the model is initialised from the seed alone."""
+        self.complete(**options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for("initialise method", seed))
+            return self.kind(model if self.inner is None else self.inner(model), **self.options | options)

@@ -1,0 +1,57 @@
+"""The state that an interrupted training resumes from, written whole or not at all."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmlib.data.cache import atomic_path
+
+
+@dataclass
+class Checkpoint:
+    """Where a training leaves its state, and what it is the state of.
+
+    `identity` is the run's (`training.identity`): a file of another run is refused and stays. State is written after an
+    epoch, but not more often than every `seconds`: that is what a killed training loses, and one epoch.
+    """
+
+    path: Path
+    identity: str
+    seconds: float = 20.0
+    _written: float = field(default_factory=time.monotonic, init=False)
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Tensors, plain values and containers of them."""
+        if time.monotonic() - self._written < self.seconds:
+            return
+        with atomic_path(self.path) as temporary:
+            torch.save({"identity": self.identity, **state}, temporary)
+        self._written = time.monotonic()
+
+    def read(self, device: torch.device) -> dict[str, Any] | None:
+        """The state, on this device; None where there is none yet. Raises a ValueError for another run's. A damaged
+        file is set aside."""
+        if not self.path.exists():
+            return None
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+            found = state["identity"]
+        except Exception as error:
+            print(f"{set_aside(self.path)} is no checkpoint, or is damaged ({error}). The training starts anew.")
+            return None
+        if found != self.identity:
+            raise ValueError(f"{self.path} belongs to another run. Delete it, or name another checkpoint.")
+        return state
+
+    def remove(self) -> None:
+        """The training has ended and its result is kept elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; its new place."""
+    place = path.with_name(f"{path.name}.damaged")
+    return path.replace(place)

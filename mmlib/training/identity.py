@@ -1,0 +1,66 @@
+"""What makes two runs the same. It is decided here, from plain values, and nowhere else:
+
+* the run: method with all its options, modalities, domains, seed;
+* the configuration, and the kind of device;
+* the architecture, with the content of published weights;
+* the data: every part's content, ground truth included, and what training does to it;
+* the code that the method and the training loop can reach (`source_code`), and torch's version.
+
+No network is built to name a run. A kept result and a checkpoint carry the identity of their run.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from mmlib import methods
+from mmlib.data.splits import Splits
+from mmlib.models.architecture import Architecture
+from mmlib.source_code import code_hash, identity_of
+from mmlib.training.loop import TrainingConfig
+from mmlib.training.run import Run
+
+
+def identities(
+    runs: Sequence[Run],
+    splits: Splits,
+    config: TrainingConfig,
+    architecture: Architecture,
+    recorded: Mapping[str, bool],
+) -> dict[Run, str]:
+    """The identity of each run, 24 hexadecimal digits; `recorded`: what besides scores a result holds. Raises a
+    ValueError for a method, an option or a setting that does not exist."""
+    shared = (
+        [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")],
+        sorted((name, identity_of(function)) for name, function in splits.augmentations.items()),
+        splits.target_parts,
+        architecture.identity(),
+        sorted(recorded.items()),
+        torch.__version__,
+        config.torch_device.type,
+    )
+    code = {name: code_of_training(methods.variant(name)) for name in {run.method for run in runs}}
+    return {run: _digest((shared, _of_run(run, config), code[run.method])) for run in runs}
+
+
+def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:
+    variant = methods.variant(run.method)
+    configured, options = run.configured(config)
+    return (
+        (variant.kind.__name__, variant.inner and variant.inner.__name__, sorted(variant.complete(**options).items())),
+        (run.modalities, run.source, run.target),
+        replace(configured, device="auto"),
+    )
+
+
+def code_of_training(variant: methods.Variant) -> str:
+    """A hash of the code that decides what training this method gives: its own, that of one run, and what they import.
+    The table of all methods is not among it: another method's code decides nothing here."""
+    roots = ("mmlib.training.run", "mmlib.methods.variant", *variant.modules)
+    return code_hash(roots, without=("mmlib.methods",))
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]

@@ -1,0 +1,138 @@
+"""One run: which method on which data with which seed, trained, and what it leaves."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmlib import methods
+from mmlib.data.dataset import move
+from mmlib.data.splits import DomainProtocol, Splits
+from mmlib.instruments.gradients import gradient_cosines
+from mmlib.methods.base import Method
+from mmlib.models.architecture import Architecture
+from mmlib.models.classifier import MultimodalClassifier
+from mmlib.models.evaluate import evaluate, sample_scores
+from mmlib.seeding import torch_generator
+from mmlib.training.checkpoint import Checkpoint
+from mmlib.training.loop import History, TrainingConfig, fit
+
+SCORES = "sample scores"  # the name of these tensors in a history
+DEFAULT = Architecture()
+Settings = tuple[tuple[str, Any], ...]  # (name, value) pairs, sorted or not, e.g. (("learning_rate", 3e-3),)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: which method, seen through which modalities, from which domains to which, which seed.
+
+    `source` "": all domains but the target (leave one domain out). A name: that domain alone (single source); the
+    target itself, for training and testing within one domain. `target` "": no domain is left out, and the test part of
+    all domains stands for the target. `settings` are fields of `TrainingConfig` and options of
+    the method that differ from the defaults.
+    """
+
+    method: str
+    target: str
+    seed: int
+    modalities: tuple[str, ...]
+    source: str = ""
+    settings: Settings = ()
+
+    def configured(self, config: TrainingConfig) -> tuple[TrainingConfig, dict[str, Any]]:
+        """The configuration with this run's seed and settings, and the settings that are options of the method."""
+        fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+        of_training = {name: value for name, value in self.settings if name in fields}
+        options = {name: value for name, value in self.settings if name not in fields}
+        return replace(config, seed=self.seed, **of_training), options
+
+    def protocol(self, splits: Splits) -> DomainProtocol:
+        """The data of this run, with its modalities only."""
+        if not self.target:
+            protocol = splits.pooled()
+        elif self.source:
+            protocol = splits.single_source(self.source, self.target)
+        else:
+            protocol = splits.leave_out(self.target)
+        return DomainProtocol(*(part.select_modalities(*self.modalities) for part in protocol))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves: the selected predictor, the trained network as the last step left it (where weights are
+    averaged, that is the student and the predictor its average), and how it went.
+
+    `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
+    accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
+    modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads.
+    `loaded`: whether it came from the cache. `sample_scores`, where they were asked for: after each epoch, each
+    modality's score of the correct class for every training sample as it is, (epochs, M, N) float16.
+    """
+
+    run: Run
+    predictor: MultimodalClassifier
+    network: MultimodalClassifier
+    history: History
+    scores: dict[str, float]
+    loaded: bool = False
+
+    @property
+    def sample_scores(self) -> Tensor | None:
+        """(epochs, M, N) float16, or None where they were not asked for."""
+        by_epoch = self.history.tensors.get(SCORES)
+        return None if by_epoch is None else torch.stack(by_epoch)
+
+
+def train_run(
+    run: Run,
+    splits: Splits,
+    config: TrainingConfig,
+    *,
+    architecture: Architecture = DEFAULT,
+    keep_scores: bool = False,
+    keep_cosines: bool = False,
+    keep_seen: bool = False,
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Train one run on prepared splits (`Splits.preprocessed`). Each epoch is also evaluated on the unseen domain
+    ("target"), and with `keep_seen` on samples as the network saw them ("seen", up to 500 training samples without
+    augmentation). `keep_scores` keeps every training sample's scores by epoch; `keep_cosines` the cosines of each
+    encoder's uni-modal and fused gradients on up to 256 seen samples ("<modality> gradient cosine"; see
+    `instruments.gradient_cosines`). A training that finds its `checkpoint` resumes from it; see `fit`."""
+    train, validation, source_test, target = run.protocol(splits)
+    config, options = run.configured(config)
+    model = architecture.build(train.input_shapes, len(train.class_names), run.seed)
+    method = methods.build(run.method, model, run.seed, **options)
+    some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
+    batch = train.subset(some[: min(256, train.evaluation_batch)]).whole() if keep_cosines else None
+
+    def measure(method: Method) -> dict[str, float | Tensor]:
+        found: dict[str, float | Tensor] = {}
+        if keep_scores:
+            found[SCORES] = sample_scores(method.model, train).half()
+        if keep_cosines:
+            cosines = gradient_cosines(method.model, move(batch, next(method.parameters()).device))
+            found |= {f"{name} gradient cosine": value for name, value in cosines.items()}
+        return found
+
+    history = fit(
+        method,
+        train,
+        validation,
+        config,
+        monitors={"target": target} | ({"seen": train.subset(some)} if keep_seen else {}),
+        measure=measure,
+        augmentations=splits.augmentations,
+        checkpoint=checkpoint,
+        progress=False,
+    )
+    scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
+    selected = history.rows[history.selected_epoch - 1]
+    scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
+    predictor, network = method.predictor.cpu(), method.model.cpu()
+    for part in (predictor, network):  # an averaged network asks for no gradients; what is frozen never does
+        for (_, own), (_, trained) in zip(part.named_parameters(), network.named_parameters(), strict=True):
+            own.requires_grad_(trained.requires_grad)
+    return Trained(run, predictor, network, history, scores)

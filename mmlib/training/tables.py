@@ -1,0 +1,74 @@
+"""Tidy tables of what runs scored, by seed, domain and epoch; and tuning by them."""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from mmlib.data.splits import Splits
+from mmlib.models.architecture import Architecture
+from mmlib.training.loop import TrainingConfig
+from mmlib.training.run import DEFAULT, Run, Settings, Trained
+from mmlib.training.runs import train_runs
+
+
+def tune(
+    method: str,
+    grid: Sequence[Settings],
+    splits: Splits,
+    config: TrainingConfig,
+    targets: Sequence[str],
+    seeds: Sequence[int],
+    modalities: tuple[str, ...],
+    *,
+    architecture: Architecture = DEFAULT,
+) -> dict[str, Settings]:
+    """For each target, the settings with the best mean validation accuracy on its source domains; the validation loss
+    breaks ties. The target takes no part in the choice."""
+    runs = [
+        Run(method, target, seed, modalities, settings=settings)
+        for settings in grid
+        for target in targets
+        for seed in seeds
+    ]
+    table = score_table(train_runs(runs, splits, config, architecture=architecture))
+    table["settings"] = [run.settings for run in runs]
+    means = table.groupby(["target", "settings"], sort=False)[["validation accuracy", "validation loss"]].mean()
+    best = means.sort_values(["validation accuracy", "validation loss"], ascending=[False, True])
+    return {target: next(settings for name, settings in best.index if name == target) for target in targets}
+
+
+def score_table(trained: Sequence[Trained]) -> pd.DataFrame:
+    """One tidy row per run: method, modalities, source, target, seed, settings, selected epoch, all scores, and whether
+    it was loaded."""
+    return pd.DataFrame(
+        {
+            "method": result.run.method,
+            "modalities": "+".join(result.run.modalities),
+            "source": result.run.source,
+            "target": result.run.target,
+            "seed": result.run.seed,
+            "settings": ", ".join(f"{name}={value}" for name, value in result.run.settings),
+            "selected epoch": result.history.selected_epoch,
+            **result.scores,
+            "loaded": result.loaded,
+        }
+        for result in trained
+    )
+
+
+def where(trained: Sequence[Trained], method: str, *modalities: str) -> list[Trained]:
+    """The runs of this method on exactly these modalities. Raises a ValueError where there are none."""
+    found = [result for result in trained if (result.run.method, result.run.modalities) == (method, modalities)]
+    if not found:
+        raise ValueError(f"No run of {method!r} on {' + '.join(modalities)}.")
+    return found
+
+
+def per_seed(trained: Sequence[Trained], measure: Callable[[Trained], float]) -> pd.Series:
+    """A measurement of each run, by seed: ready for `estimate` and `paired_difference`."""
+    return pd.Series({result.run.seed: measure(result) for result in trained}).rename_axis("seed")
+
+
+def histories(trained: Sequence[Trained], column: str) -> pd.DataFrame:
+    """A column of the runs' histories: epochs as rows, seeds as columns, ready for `plots.curves`."""
+    return pd.DataFrame({result.run.seed: result.history.frame()[column] for result in trained})

@@ -1,0 +1,37 @@
+"""What a training step costs, as a ratio to others timed in turns."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from mmlib.data.dataset import Batch, move
+from mmlib.methods.base import Method
+from mmlib.training.loop import TrainingConfig, optimiser_of, take_step
+
+
+def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], object]:
+    """One whole step of this method on this batch, losses to update, as a function to be timed."""
+    device = config.torch_device
+    method.to(device).train()
+    method.on_train_start(1000, 100)
+    optimiser, batch = optimiser_of(method, config, device), move(batch, device)
+    return lambda: take_step(method, batch, optimiser, config)
+
+
+def shortest_seconds(steps: Mapping[str, Callable[[], object]], repeats: int = 25) -> dict[str, float]:
+    """The shortest time of each function, taken in turns, so that a busy machine treats all alike; with one thread."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(repeats):
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                times[name].append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: min(values) for name, values in times.items()}

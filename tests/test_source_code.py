@@ -1,0 +1,134 @@
+"""Code as a value: what changes a hash, and what does not."""
+
+import shutil
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from conftest import ROOT
+
+from mmlib import methods
+from mmlib.data.transforms import Augmented, FrameCrop, MagnitudeSpectrogram, PowerSpectrogram, mask_band
+from mmlib.data.transforms import noise_and_blank_band as blank
+from mmlib.source_code import closure, code_hash, identity_of, imported_by
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package, to be changed."""
+    return shutil.copytree(ROOT / "mmlib", tmp_path / "mmlib", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def hash_of(package, method):
+    """As `identity.code_of_training`, of another copy of the package."""
+    roots = ("mmlib.training.run", "mmlib.methods.variant", *methods.variant(method).modules)
+    return code_hash(roots, ("mmlib.methods",), package)
+
+
+def changed_by(package, file, old, new):
+    """The methods whose hash changes when this text does, in this file."""
+    path = package / file
+    before = {name: hash_of(package, name) for name in methods.GRIDS}
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return {name for name in before if hash_of(package, name) != before[name]}
+
+
+def test_a_changed_helper_changes_its_callers_and_nobody_else(package):
+    found = changed_by(package, "methods/sim_mmdg.py", "nn.ReLU(), nn.Linear(hidden", "nn.GELU(), nn.Linear(hidden")
+    assert found == {"sim-mmdg", "moosa", "cmrf"}
+    assert changed_by(package, "data/digits/degradation.py", "> 0).any(0)", "> 1).any(0)") == {"gmm-adaptive"}
+    for file, old, new in (
+        ("training/loop.py", "optimiser.step()", "optimiser.step(None)"),
+        ("models/encoders.py", "nn.ReLU(),", "nn.GELU(),"),
+        ("models/evaluate.py", "argmax(1)", "argmin(1)"),
+        ("methods/variant.py", "initialise method", "begin"),
+        ("seeding.py", ">> 1", ">> 2"),
+        ("data/transforms.py", "torch.where(masked", "torch.where(~masked"),
+    ):
+        assert changed_by(package, file, old, new) == set(methods.GRIDS), file
+
+
+def test_what_does_not_run_changes_nothing(package):
+    for file, old, new in (
+        ("methods/sim_mmdg.py", '"""One hidden layer."""', '"""A layer, hidden."""  # truly'),
+        ("instruments/truth.py", "Calibrated:", "If calibrated:"),
+        ("training/loop.py", "# the loss breaks ties", "# and the loss breaks ties"),
+        ("models/encoders.py", "(self, signals: Tensor) -> Tensor:", "(self, signals: Tensor,) -> Tensor:"),
+        ("methods/__init__.py", '"erm": Variant(ERM),', '"erm": Variant(ERM, None, {}),'),
+        ("notebook/plots.py", "import io", "import io\nimport wave"),
+        ("batch/suites.py", "import json", "import json\nimport wave"),
+    ):  # fmt: skip
+        assert changed_by(package, file, old, new) == set(), file
+
+
+def test_what_a_process_has_imported_makes_no_difference():
+    code = "from mmlib import methods; from mmlib.training.identity import code_of_training"
+    tell = "print(code_of_training(methods.variant('erm')))"
+    found = set()
+    for before in ("", "import mmlib.models.activations, mmlib.data.clips.hac, mmlib.batch.suites"):
+        command = [sys.executable, "-c", "\n".join((before, code, tell))]
+        found.add(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+    assert len(found) == 1
+
+
+def test_names_that_a_package_hands_on_lead_to_where_they_come_from():
+    assert imported_by("from mmlib.models import Encoder\nfrom mmlib import seeding\nimport mmlib.checks, os") == {
+        "mmlib.models.encoders",
+        "mmlib.seeding",
+        "mmlib.checks",
+    }
+    inside = "def load():\n    from mmlib.data import load, MissingData"
+    assert imported_by(inside) == {"mmlib.data", "mmlib.data.cache"}
+    assert imported_by("for") == set() and imported_by("%matplotlib inline") == set()
+    found = closure(["mmlib.methods.erm"])
+    assert (
+        "mmlib.models.encoders" in found and "mmlib.methods.cmrf" not in found and '"""' not in found["mmlib.seeding"]
+    )
+    with pytest.raises(ValueError, match=r"no module 'mmlib\.nowhere'"):
+        closure(["mmlib.nowhere"])
+
+
+class TestFunctions:
+    def test_equal_where_they_do_the_same(self):
+        def made(strength):
+            return lambda images, generator: images * strength
+
+        assert identity_of(made(1.0)) == identity_of(made(1.0)) != identity_of(made(2.0))
+        assert identity_of(partial(mask_band, axis=2, most=3)) == identity_of(partial(mask_band, most=3, axis=2))
+        assert identity_of(partial(mask_band, axis=2, most=3)) != identity_of(partial(mask_band, axis=2, most=4))
+        assert identity_of(FrameCrop(28).random) == identity_of(FrameCrop(28).random)
+        crops = [FrameCrop(28).random, FrameCrop(32).random, FrameCrop(28), FrameCrop(28, window=2)]
+        assert len({identity_of(crop) for crop in crops}) == 4
+        sounds = [Augmented(front_end, blank) for front_end in (PowerSpectrogram(), MagnitudeSpectrogram())]
+        assert identity_of(sounds[0]) != identity_of(sounds[1])
+
+    def test_what_a_function_uses_from_around_it_counts(self, monkeypatch):
+        def louder(images, generator):
+            """It has a docstring."""
+            return STRENGTH * torch.exp(images)
+
+        before = identity_of(louder)
+        assert identity_of(louder) == before
+        monkeypatch.setitem(globals(), "STRENGTH", 3.0)
+        assert identity_of(louder) != before
+
+    def test_equal_in_another_process(self):
+        code = """from mmlib.source_code import identity_of
+from mmlib.data.transforms import Augmented, PowerSpectrogram, noise_and_blank_band
+print(identity_of(Augmented(PowerSpectrogram(), noise_and_blank_band)))"""
+        command = [sys.executable, "-c", code]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+        assert found == identity_of(Augmented(PowerSpectrogram(), blank))
+
+    def test_what_cannot_be_compared_is_never_taken_for_the_same_elsewhere(self):
+        code = "from mmlib.source_code import identity_of\nimport torch\nprint(identity_of(torch.nn.Identity()))"
+        command = [sys.executable, "-c", code]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+        assert found != identity_of(torch.nn.Identity())
+
+
+STRENGTH = 2.0
