@@ -1,7 +1,8 @@
 """Code as a value: a hash that changes where something changes that runs, and nowhere else.
 
 What counts are syntax trees, without docstrings and comments, of modules and of all that they import within the
-package, found by reading and never by importing: a hash does not depend on what a process happens to have imported.
+package, and the tables that they read. They are found by reading and never by importing: a hash does not depend on
+what a process happens to have imported.
 """
 
 import ast
@@ -38,8 +39,8 @@ def closure(modules: Iterable[str], without: Iterable[str] = ()) -> dict[str, st
         path = _file_of(module)
         if path is None:
             raise ValueError(f"There is no module {module!r} in {PACKAGE}.")
-        code, origins = _read(path, path.stat().st_mtime_ns)
-        found[module] = code
+        code, origins, files = _read(path, path.stat().st_mtime_ns)
+        found[module] = code + "".join(hashlib.sha256(path.with_name(file).read_bytes()).hexdigest() for file in files)
         waiting += [_module_of(origin, name) for origin, name in origins]
     return found
 
@@ -118,10 +119,12 @@ def _file_of(module: str) -> Path | None:
 
 
 @cache
-def _read(path: Path, changed: int) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """A file's code, and what it imports; `changed` is the time of its last change."""
+def _read(path: Path, changed: int) -> tuple[str, tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """A module's code, what it imports, and the data files beside it that it names; `changed` is when it last was."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return _without_docstrings(tree), _origins(tree)
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    files = (text for text in sorted(texts) if text.endswith(".csv") and path.with_name(text).is_file())
+    return _without_docstrings(tree), _origins(tree), tuple(files)
 
 
 def _origins(tree: ast.Module) -> tuple[tuple[str, str], ...]:
