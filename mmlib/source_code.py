@@ -9,15 +9,20 @@ import ast
 import contextlib
 import hashlib
 import inspect
-import os
 import sys
-import textwrap
-from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
+import sysconfig
+import uuid
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
-PACKAGE = Path(__file__).resolve().parent
+import numpy as np
+import torch
+
+PACKAGE = _HOME = Path(__file__).resolve().parent
+_AT_IMPORT = {path: path.read_bytes() for path in PACKAGE.rglob("*.py")}
 
 
 def code_hash(modules: Iterable[str], without: Iterable[str] = ()) -> str:
@@ -45,65 +50,128 @@ def closure(modules: Iterable[str], without: Iterable[str] = ()) -> dict[str, st
     return found
 
 
-def imported_by(source: str) -> set[str]:
-    """The package's modules that this source code imports, directly. Code that is no Python imports nothing."""
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of a notebook's cell, without the lines that are for IPython; empty for what is no Python."""
+    lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
     try:
-        tree = ast.parse(source)
+        return ast.parse("\n".join(lines))
     except SyntaxError:
-        return set()
+        return ast.Module([], [])
+
+
+def changed_since_import(modules: Iterable[str], without: Iterable[str] = ()) -> list[str]:
+    """Those of these modules and of all that they import whose code on disk is no longer what this process runs."""
+    changed = []
+    for module in closure(modules, without):
+        path = _file_of(module)
+        before, now = _AT_IMPORT.get(path), path.read_bytes()
+        if before not in (None, now) and _without_docstrings(ast.parse(before)) != _without_docstrings(ast.parse(now)):
+            changed.append(module)
+    return changed
+
+
+def imported_by(source: str) -> set[str]:
+    """The package's modules that this cell or file imports, directly. Code that is no Python imports nothing."""
+    tree = parsed(source)
     return {_module_of(origin, name) for origin, name in _origins(tree)}
 
 
-def identity_of(value: object, around: tuple[object, ...] = ()) -> str:
-    """Equal for plain values that are equal and for functions and classes that do the same: the code, the arguments of
-    a partial, the fields of the data class that an instance or a bound method belongs to, and, outside the package,
-    what a function uses from around it. Libraries are known by name. Anything else is equal to nothing.
+def identity_of(value: Any, around: tuple[Any, ...] = ()) -> str:
+    """Equal for values that are equal and for functions and classes that do the same: those of the package by their
+    module and what that imports, those of libraries by name, others by their code and what it uses from around it. What
+    cannot be described is equal to nothing, not even to itself.
 
-    `around`: what is being described already; code that comes back to it names it.
+    `around`: what is being described already; what comes back to it names it.
     """
+    if any(value is one for one in around):
+        return f"{type(value).__name__} again"
     inside = (*around, value)
-    if value is None or isinstance(value, int | float | str | bytes):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, int | float | complex | str | bytes):
         return repr(value)
-    if isinstance(value, tuple | list):
-        return repr([identity_of(one, inside) for one in value])
-    if isinstance(value, partial):
-        return repr([identity_of(part, inside) for part in (value.func, value.args, sorted(value.keywords.items()))])
+    if isinstance(value, torch.Tensor):
+        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(numbers).hexdigest()}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, torch.dtype | torch.device | np.dtype):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return repr([(identity_of(key, inside), identity_of(one, inside)) for key, one in value.items()])
+    if isinstance(value, tuple | list | set | frozenset):
+        parts = [identity_of(one, inside) for one in value]
+        return repr(sorted(parts) if isinstance(value, set | frozenset) else parts)
     if inspect.ismodule(value):
-        return value.__name__
+        return _of_module(value)
     if inspect.ismethod(value):
         return repr((identity_of(value.__self__, inside), value.__name__))
-    if is_dataclass(value) and not isinstance(value, type):
-        content = [getattr(value, field.name) for field in fields(value)]
-        return repr((identity_of(type(value), inside), [identity_of(one, inside) for one in content]))
-    if not (inspect.isfunction(value) or isinstance(value, type)):
-        return f"{value!r} {os.getpid()} {id(value)}"
-    root = value.__module__.split(".")[0]
+    if inspect.isbuiltin(value) or inspect.ismethoddescriptor(value):
+        return f"{value.__module__ if inspect.isbuiltin(value) else value.__objclass__}.{value.__qualname__}"
+    if inspect.isfunction(value):
+        return _of_function(value, inside)
+    if isinstance(value, type):
+        return _of_class(value, inside)
+    if isinstance(value, partial):
+        return repr([identity_of(part, inside) for part in (value.func, value.args, sorted(value.keywords.items()))])
+    if hasattr(value, "__dict__"):
+        return repr((identity_of(type(value), inside), identity_of(dict(sorted(vars(value).items())), inside)))
+    return f"{type(value).__name__} {uuid.uuid4().hex}"
+
+
+def _of_module(module: ModuleType) -> str:
+    root, path = module.__name__.split(".")[0], getattr(module, "__file__", None)
     if root == PACKAGE.name:
-        return f"{value.__module__}.{value.__qualname__} {code_hash((value.__module__,))}"
-    if _is_library(root) or any(value is one for one in around):
-        return f"{value.__module__}.{value.__qualname__}"
-    return _of_class(value, inside) if isinstance(value, type) else _of_function(value, inside)
+        return f"{module.__name__} {code_hash((module.__name__,))}"
+    return module.__name__ if _is_library(root) or path is None else f"{module.__name__} {Path(path).read_text()}"
 
 
-def _of_function(function: Callable, around: tuple[object, ...]) -> str:
-    """Its source, and what it uses from around it."""
-    try:
-        source = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        return f"{function!r} {os.getpid()} {id(function)}"
-    with contextlib.suppress(SyntaxError):  # a lambda in the middle of an expression stays as it is
-        source = _without_docstrings(ast.parse(source))
-    used = inspect.getclosurevars(function)
-    names = sorted((used.globals | used.nonlocals).items())
-    return repr((source, [(name, identity_of(value, around)) for name, value in names]))
+def _of_function(function: FunctionType, around: tuple[Any, ...]) -> str:
+    """Its code with defaults, and what it uses from around it: variables of an enclosing function, globals."""
+    code, name = function.__code__, f"{function.__module__}.{function.__qualname__}"
+    if code.co_filename.startswith(str(_HOME)) and not code.co_freevars:
+        return f"{name} {code_hash((function.__module__,))}"
+    if "-packages" in code.co_filename or code.co_filename.startswith(sysconfig.get_path("stdlib")):
+        return f"{name} {identity_of(function.__closure__ and _cells(function), around)}"
+    names, codes = set(), [code]
+    while codes:
+        one = codes.pop()
+        names |= set(one.co_names)
+        codes += [constant for constant in one.co_consts if isinstance(constant, CodeType)]
+    used = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+    uses = (function.__defaults__, function.__kwdefaults__, _cells(function), used)
+    return repr((_of_code(code, function.__doc__), identity_of(uses, around)))
 
 
-def _of_class(kind: type, around: tuple[object, ...]) -> str:
-    """Its bases and members; their source can be had where the class's own cannot, as in a notebook."""
+def _cells(function: FunctionType) -> dict[str, Any]:
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not set yet
+            found[name] = cell.cell_contents
+    return found
+
+
+def _of_code(code: CodeType, docstring: str | None = None) -> tuple[Any, ...]:
+    constants = [
+        _of_code(one) if isinstance(one, CodeType) else repr(one) if one is ... else identity_of(one)
+        for one in code.co_consts
+    ]
+    if docstring is not None and code.co_consts[:1] == (docstring,):
+        constants[0] = identity_of(None)
+    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_varnames, code.co_names)
+    return code.co_code, constants, shape
+
+
+def _of_class(kind: type, around: tuple[Any, ...]) -> str:
+    root = (getattr(kind, "__module__", "") or "").split(".")[0]
+    if root == PACKAGE.name:
+        return f"{kind.__module__}.{kind.__qualname__} {code_hash((kind.__module__,))}"
+    if _is_library(root):
+        return f"{kind.__module__}.{kind.__qualname__}"
     members = []
     for name, written in sorted(vars(kind).items()):
         member = getattr(written, "__func__", getattr(written, "fget", written))  # of a class method, of a property
-        if inspect.isfunction(member) or not name.startswith("__"):
+        if inspect.isfunction(member) or not name.startswith(("__", "_abc_")):
             members.append((name, identity_of(member, around)))
     return repr((kind.__qualname__, [identity_of(base, around) for base in kind.__bases__], members))
 

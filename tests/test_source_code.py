@@ -1,5 +1,6 @@
 """Code as a value: what changes a hash, and what does not."""
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,17 @@ def test_what_does_not_run_changes_nothing(package):
         assert changed_by(package, file, old, new) == set(), file
 
 
+def test_code_that_changed_since_it_was_imported_trains_nothing_under_its_new_name(package, monkeypatch):
+    path = package / "methods" / "erm.py"
+    monkeypatch.setattr("mmlib.source_code._AT_IMPORT", {path: path.read_bytes()})
+    path.write_text(path.read_text() + "\n# a comment\n")
+    assert code_of_training(methods.variant("erm"))
+    path.write_text(path.read_text().replace("fused_cross_entropy(", "2 * fused_cross_entropy("))
+    with pytest.raises(RuntimeError, match=r"mmlib\.methods\.erm changed since this process imported it: restart"):
+        code_of_training(methods.variant("erm"))
+    assert code_of_training(methods.variant("rna-net")), "which does not use it"
+
+
 def test_what_a_process_has_imported_makes_no_difference():
     code = "from mmlib import methods; from mmlib.training.identity import code_of_training"
     tell = "print(code_of_training(methods.variant('erm')))"
@@ -80,7 +92,7 @@ def test_names_that_a_package_hands_on_lead_to_where_they_come_from():
     }
     inside = "def load():\n    from mmlib.data import load, MissingData"
     assert imported_by(inside) == {"mmlib.data", "mmlib.data.cache"}
-    assert imported_by("for") == set() and imported_by("%matplotlib inline") == set()
+    assert imported_by("for") == set() and imported_by("%matplotlib inline\nimport mmlib.checks") == {"mmlib.checks"}
     found = closure(["mmlib.methods.erm"])
     assert (
         "mmlib.models.encoders" in found and "mmlib.methods.cmrf" not in found and '"""' not in found["mmlib.seeding"]
@@ -121,11 +133,40 @@ print(identity_of(Augmented(PowerSpectrogram(), noise_and_blank_band)))"""
         found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
         assert found == identity_of(Augmented(PowerSpectrogram(), blank))
 
-    def test_what_cannot_be_compared_is_never_taken_for_the_same_elsewhere(self):
-        code = "from mmlib.source_code import identity_of\nimport torch\nprint(identity_of(torch.nn.Identity()))"
-        command = [sys.executable, "-c", code]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
-        assert found != identity_of(torch.nn.Identity())
+    def test_what_cannot_be_described_is_equal_to_nothing(self):
+        generator = torch.Generator()
+        assert identity_of(generator) != identity_of(generator)
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("lambda x, g, s=1: s * x", "lambda x, g, s=2: s * x"),
+            ("(lambda k: lambda x: [k * one for one in x])(1)", "(lambda k: lambda x: [k * one for one in x])(2)"),
+            ("(lambda x: x) if True else (lambda x: 2 * x)", "(lambda x: x) if False else (lambda x: 2 * x)"),
+            ("functools.partial(max, key=len)", "functools.partial(max, key=sum)"),
+            ("functools.wraps(len)(lambda x: 1 * len(x))", "functools.wraps(len)(lambda x: 2 * len(x))"),
+            ("type('Mine', (), {'k': 1})()", "type('Mine', (), {'k': 2})()"),
+            ("torch.arange(5000) // 1", "torch.arange(5000) // 2"),
+            ("torch.nn.Linear(2, 2)", "torch.nn.Linear(2, 2)"),
+            ("torch.exp", "torch.sin"),
+        ],
+    )
+    def test_what_differs_in_any_way_differs(self, first, second):
+        """None of these has a source of its own: they are made from text, as at a prompt."""
+        made = [eval(text, {"functools": functools, "torch": torch}) for text in (first, second)]
+        assert identity_of(made[0]) == identity_of(made[0]) != identity_of(made[1])
+
+    def test_globals_count_wherever_in_a_function_they_are_used(self):
+        around = {"K": 1.0, "torch": torch}
+        function = eval("lambda x, g: {name: K * torch.exp(one) for name, one in x}", around)
+        before = identity_of(function)
+        around["K"] = -1.0
+        assert identity_of(function) != before
+
+    def test_what_contains_itself_has_an_end(self):
+        endless = [1]
+        endless.append(endless)
+        assert identity_of(endless) == identity_of(endless)
 
     def test_a_method_of_ones_own_is_known_by_its_code(self):
         """Also where its class's source cannot be had, as in a notebook: its functions' can."""

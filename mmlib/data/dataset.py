@@ -122,7 +122,7 @@ class MultimodalDataset:
                 continue
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             for chunk in tensor.split(4096):
-                digest.update(chunk.cpu().contiguous().numpy().data)
+                digest.update(chunk.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def to(self, device: str | torch.device) -> "MultimodalDataset":

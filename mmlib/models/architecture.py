@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmlib.data.cache import source_hash
-from mmlib.models.classifier import MultimodalClassifier, build_classifier, is_frozen
+from mmlib.models.classifier import ENCODERS, MultimodalClassifier, build_classifier, is_frozen
 from mmlib.models.encoders import Encoder, ResNet18
+from mmlib.source_code import identity_of
 
 Pairs = tuple[tuple[str, str], ...]  # (modality, value)
 
@@ -46,7 +47,9 @@ class Architecture:
     def identity(self) -> str:
         """Equal for architectures that build the same network, whatever their files are called."""
         weights = [(name, source_hash(Path(path))) for name, path in self.checkpoints]
-        return repr((self.encoder, self.encoders, self.fused_head, weights, self.frozen, self.trunks_of))
+        names = {self.encoder, *dict(self.encoders).values()}
+        code = [identity_of(type(self)), *(identity_of(ENCODERS[name]) for name in sorted(names & ENCODERS.keys()))]
+        return repr((self.encoder, self.encoders, self.fused_head, weights, self.frozen, self.trunks_of, code))
 
 
 def trained_state(model: MultimodalClassifier) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from mmlib.checks import Number, Whole, check
 from mmlib.data import DIGITS, reader
 from mmlib.data.digits.degradation import KINDS
+from mmlib.source_code import parsed
 from mmlib.training import TrainingConfig
 
 
@@ -123,11 +124,7 @@ def own_of(cells: Iterable[str]) -> dict[str, Any] | None:
     """What the call of `Settings` in these cells' source says of the notebook's own parameters; None where there is no
     such call. Raises BadParameter where a keyword is not written plainly."""
     for cell in cells:
-        try:
-            nodes = list(ast.walk(ast.parse(cell)))
-        except SyntaxError:
-            continue
-        for node in nodes:
+        for node in ast.walk(parsed(cell)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Settings":
                 return {keyword.arg: _written(keyword) for keyword in node.keywords}
     return None

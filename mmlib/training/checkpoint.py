@@ -1,5 +1,6 @@
 """The state that an interrupted training resumes from, written whole or not at all."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +28,12 @@ class Checkpoint:
         """Tensors, plain values and containers of them."""
         if time.monotonic() - self._written < self.seconds:
             return
-        with atomic_path(self.path) as temporary:
-            torch.save({"identity": self.identity, **state}, temporary)
         self._written = time.monotonic()
+        try:
+            with atomic_path(self.path) as temporary:
+                torch.save({"identity": self.identity, **state}, temporary)
+        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch
+            print(f"{self.path} could not be written ({error}); the training continues without.")
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
         """The state, on this device; None where there is none yet. Raises a ValueError for another run's. A damaged
@@ -39,21 +43,27 @@ class Checkpoint:
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
             found = state["identity"]
-        except (OSError, MemoryError):  # the file may be as it should
+        except MemoryError:
             raise
         except Exception as error:
-            print(f"{set_aside(self.path)} is no checkpoint, or is damaged ({error}). The training starts anew.")
+            print(f"{set_aside(self.path, error)}: the training starts again.")
             return None
         if found != self.identity:
             raise ValueError(f"{self.path} belongs to another run. Delete it, or name another checkpoint.")
         return state
 
     def remove(self) -> None:
-        """The training has ended and its result is kept elsewhere."""
-        self.path.unlink(missing_ok=True)
+        """The training has ended and its result is kept elsewhere. What killed writers have left goes, too."""
+        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.part")):
+            path.unlink(missing_ok=True)
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; its new place."""
+def set_aside(path: Path, error: Exception) -> str:
+    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; says what happened. One
+    that merely cannot be read just now stays as it is."""
+    if isinstance(error, OSError):
+        return f"{path} cannot be read ({error})"
     place = path.with_name(f"{path.name}.damaged")
-    return path.replace(place)
+    with contextlib.suppress(OSError):
+        path.replace(place)
+    return f"{path} is damaged ({error}) and was renamed to {place.name}"

@@ -18,7 +18,7 @@ import torch
 from mmlib import methods
 from mmlib.data.splits import Splits
 from mmlib.models.architecture import Architecture
-from mmlib.source_code import code_hash, identity_of
+from mmlib.source_code import changed_since_import, code_hash, identity_of
 from mmlib.training.loop import TrainingConfig
 from mmlib.training.run import Run
 
@@ -49,7 +49,7 @@ def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:
     variant = methods.variant(run.method)
     configured, options = run.configured(config)
     return (
-        sorted(variant.complete(**options).items()),
+        identity_of(dict(sorted(variant.complete(**options).items()))),
         (run.modalities, run.source, run.target),
         replace(configured, device="auto"),
     )
@@ -58,8 +58,14 @@ def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:
 def code_of_training(variant: methods.Variant) -> str:
     """The code that decides what training with this method does: its own, that of one run, and what they import. The
     table of all methods is not among it: another method's code decides nothing here."""
-    shared = code_hash(("mmlib.training.run", "mmlib.methods.variant"), without=("mmlib.methods",))
-    return f"{shared} {[identity_of(kind) for kind in variant.classes]}"
+    modules, registry = ("mmlib.training.run", "mmlib.methods.variant"), ("mmlib.methods",)
+    own = [kind.__module__ for kind in variant.classes if kind.__module__.startswith("mmlib.")]
+    if changed := changed_since_import((*modules, *own), registry):
+        raise RuntimeError(
+            f"{', '.join(changed)} changed since this process imported it: restart the kernel, so that what is kept "
+            "was trained by the code that is there."
+        )
+    return f"{code_hash(modules, registry)} {[identity_of(kind) for kind in variant.classes]}"
 
 
 def _digest(facts: object) -> str:

@@ -46,6 +46,8 @@ class Run:
         fields = {field.name for field in dataclasses.fields(TrainingConfig)}
         of_training = {name: value for name, value in self.settings if name in fields}
         options = {name: value for name, value in self.settings if name not in fields}
+        if "seed" in of_training:
+            raise ValueError("A run's seed is its field `seed`; it cannot be among the settings.")
         return replace(config, seed=self.seed, **of_training), options
 
     def protocol(self, splits: Splits) -> DomainProtocol:
@@ -95,6 +97,7 @@ def train_run(
     keep_cosines: bool = False,
     keep_seen: bool = False,
     checkpoint: Checkpoint | None = None,
+    variant: methods.Variant | None = None,
 ) -> Trained:
     """Train one run on splits that are preprocessed (`Splits.preprocessed`) or read from disk.
 
@@ -102,11 +105,12 @@ def train_run(
     without augmentation ("seen"). `keep_scores` keeps every training sample's scores by epoch; `keep_cosines` the
     cosines of each encoder's uni-modal and fused gradients on up to 256 training samples ("<modality> gradient cosine";
     see `instruments.gradient_cosines`). A training that finds its `checkpoint` resumes from it; see `fit`.
+    `variant` stands for the run's method, by default what has its name here and now.
     """
     train, validation, source_test, target = run.protocol(splits)
     config, options = run.configured(config)
     model = architecture.build(train.input_shapes, len(train.class_names), run.seed)
-    method = methods.build(run.method, model, run.seed, **options)
+    method = (variant or methods.variant(run.method)).build(model, run.seed, **options)
     some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
     batch = train.subset(some[: min(256, train.evaluation_batch)]).whole() if keep_cosines else None
 

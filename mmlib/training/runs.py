@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from mmlib.data.cache import atomic_path, cache_directory
 from mmlib.data.splits import Splits
+from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
 from mmlib.training.checkpoint import Checkpoint, set_aside
 from mmlib.training.identity import identities
@@ -42,6 +43,7 @@ def train_runs(
     names = identities(runs, splits, config, architecture, recorded)
     found = {run: _loaded(run, _path(name), splits, architecture) for run, name in names.items()} if cached else {}
     missing = [run for run in names if found.get(run) is None]
+    variants = {run.method: variant(run.method) for run in missing}
 
     def train(run: Run) -> Trained:
         threads = torch.get_num_threads()
@@ -49,11 +51,18 @@ def train_runs(
             torch.set_num_threads(1)
         checkpoint = Checkpoint(_path(names[run], "checkpoint."), names[run]) if cached else None
         try:
-            trained = train_run(run, splits, config, architecture=architecture, checkpoint=checkpoint, **recorded)
+            trained = train_run(
+                run,
+                splits,
+                config,
+                architecture=architecture,
+                checkpoint=checkpoint,
+                variant=variants[run.method],  # a worker may know another one by this name
+                **recorded,
+            )
         finally:
             torch.set_num_threads(threads)
-        if checkpoint is not None:
-            _keep(trained, _path(names[run]))
+        if checkpoint is not None and _keep(trained, _path(names[run])):
             checkpoint.remove()
         return trained
 
@@ -69,15 +78,21 @@ def _path(identity: str, kind: str = "") -> Path:
     return cache_directory() / "runs" / f"{identity}.{kind}pt"
 
 
-def _keep(trained: Trained, path: Path) -> None:
+def _keep(trained: Trained, path: Path) -> bool:
+    """Whether the result could be kept; a line says so where it could not, and the training is not lost for that."""
     state = {
         "predictor": trained_state(trained.predictor),
         "network": trained_state(trained.network),
         "history": asdict(trained.history),
         "scores": trained.scores,
     }
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch
+        print(f"The run was trained and could not be kept as {path}: {error}")
+        return False
+    return True
 
 
 def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture) -> Trained | None:
@@ -92,8 +107,8 @@ def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture) ->
         for part, name in ((network, "network"), (predictor, "predictor")):
             part.load_state_dict(part.state_dict() | state[name])
         return Trained(run, predictor, network, History(**state["history"]), state["scores"], loaded=True)
-    except (OSError, MemoryError):  # the file may be as it should
+    except MemoryError:
         raise
     except Exception as error:
-        print(f"{set_aside(path)} was kept of a run and is damaged ({error}). The run is trained again.")
+        print(f"{set_aside(path, error)}: the run is trained again.")
         return None

@@ -21,6 +21,7 @@ from mmlib.training import (
     paired_difference,
     per_seed,
     score_table,
+    train_run,
     train_runs,
     tune,
     where,
@@ -176,8 +177,44 @@ class TestCache:
         path.write_bytes(b"nonsense")
         again = self.train(toy_splits)
         assert not again.loaded and again.scores == first.scores and self.train(toy_splits).loaded
-        assert f"{path.name}.damaged was kept of a run and is damaged" in capsys.readouterr().out
+        assert f"and was renamed to {path.name}.damaged: the run is trained again." in capsys.readouterr().out
         assert {one.name for one in self.folder.iterdir()} == {path.name, f"{path.name}.damaged"}
+
+    def test_a_result_that_cannot_be_kept_is_not_lost(self, toy_splits, monkeypatch, capsys):
+        def full(state, path):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full)
+        monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
+        assert self.train(toy_splits).scores
+        said = capsys.readouterr().out
+        assert "the training continues without" in said and "The run was trained and could not be kept" in said
+
+    def test_a_file_that_cannot_be_read_just_now_stays_as_it_is(self, toy_splits, monkeypatch, capsys):
+        self.train(toy_splits)
+        (path,) = self.folder.iterdir()
+        before = path.read_bytes()
+
+        def denied(*_, **__):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(torch, "load", denied)
+        assert not self.train(toy_splits, config=CONFIG).loaded
+        assert "cannot be read" in capsys.readouterr().out and path.exists() and len(before)
+
+    def test_a_method_of_ones_own_is_trained_in_every_process(self, toy_splits, monkeypatch):
+        """Other processes import the kit afresh and may know another method, or none, by the name."""
+
+        class Backwards(methods.ERM):
+            def step_losses(self, batch):
+                return {name: -loss for name, loss in super().step_losses(batch).items()}
+
+        monkeypatch.setitem(methods.METHODS, "erm", methods.Variant(Backwards))
+        runs = [Run("erm", "there", seed, ("left", "right")) for seed in range(2)]
+        alone, together = (train_runs(runs, toy_splits, CONFIG, jobs=jobs, cached=False) for jobs in (1, 2))
+        assert [one.scores for one in alone] == [one.scores for one in together]
+        plain = methods.Variant(methods.ERM)
+        assert train_run(runs[0], toy_splits, CONFIG, variant=plain).scores != alone[0].scores
 
     @pytest.mark.parametrize("name", methods.METHODS)
     def test_a_killed_training_resumes_to_the_identical_result(self, name, toy_splits, monkeypatch):
