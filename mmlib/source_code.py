@@ -1,6 +1,6 @@
-"""Code as a value: a hash that changes where something changes that runs, and nowhere else.
+"""A hash of code that changes when something that runs changes, and only then.
 
-What counts are syntax trees, without docstrings and comments, of modules and of all that they import within the
+It is taken over the syntax trees, without docstrings and comments, of modules and of all that they import within the
 package, found by reading and never by importing: a hash does not depend on what a process happens to have imported.
 """
 
@@ -19,15 +19,15 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def code_hash(modules: Iterable[str], without: Iterable[str] = (), package: Path = PACKAGE) -> str:
-    """Equal where these modules, and all of the package that they import directly or not, do the same. Imports of
+    """Equal where these modules, and all that they import of the package, directly or not, do the same. Imports of
     modules in `without` are not followed."""
     found = closure(modules, without, package)
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
 
 
 def closure(modules: Iterable[str], without: Iterable[str] = (), package: Path = PACKAGE) -> dict[str, str]:
-    """Module → its code, for these modules and all that they import. A name that a package's `__init__` merely hands
-    on leads to the module it comes from. Raises a ValueError for a module that the package does not have."""
+    """Module → its code, for these modules and all that they import. A name that a package's `__init__` merely
+    re-exports leads to the module it comes from. Raises a ValueError for a module that the package does not have."""
     found: dict[str, str] = {}
     waiting, passed_over = list(modules), set(without)
     while waiting:
@@ -44,7 +44,7 @@ def closure(modules: Iterable[str], without: Iterable[str] = (), package: Path =
 
 
 def imported_by(source: str, package: Path = PACKAGE) -> set[str]:
-    """The package's modules that this source code imports, directly. Code that is no Python imports nothing."""
+    """The package's modules that this source code imports, directly. Code that is not Python imports nothing."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -54,8 +54,8 @@ def imported_by(source: str, package: Path = PACKAGE) -> set[str]:
 
 def identity_of(value: object) -> str:
     """Equal for plain values that are equal and for functions that do the same: the code, the arguments of a partial,
-    the fields of the data class that an instance or a bound method belongs to, and, of a function outside the package,
-    what it uses from around it. For anything else, a text that no other process repeats."""
+    the fields of the data class that an instance or a bound method belongs to, and, for a function outside the package,
+    the globals and closure variables that it uses. For anything else, a text unique to this process."""
     if value is None or isinstance(value, int | float | str | bytes):
         return repr(value)
     if isinstance(value, tuple | list):
@@ -74,8 +74,8 @@ def identity_of(value: object) -> str:
 
 
 def _code_of(thing: Callable | type) -> str:
-    """Of a function or class of the package: its module and what that imports. Of others: the source, and what a
-    function uses from around it."""
+    """For a function or class of the package: its module and what that imports. For others: the source, and the globals
+    and closure variables that a function uses."""
     if thing.__module__.split(".")[0] == PACKAGE.name:
         return f"{thing.__module__}.{thing.__qualname__} {code_hash((thing.__module__,))}"
     try:
