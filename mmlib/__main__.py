@@ -11,7 +11,7 @@ STOPPED, BAD = 130, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns its exit status: 0, 1 after failures, 2 where nothing was run, 130 where it was stopped."""
+    """Run a command. Returns its exit status: 0, 1 after failures, 2 if nothing was run, 130 if it was stopped."""
     parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")

@@ -282,7 +282,7 @@ def _gpu(job: Job, out: Path, token: str) -> Iterator[str | None]:
         return
     if not there:
         if device != "auto":
-            raise ValueError(f"device {device!r} was asked for, but {platform.node()} has no GPU.")
+            raise ValueError(f"device {device!r} was requested, but {platform.node()} has no GPU.")
         yield None
         return
     while owns(out, token):

@@ -213,7 +213,7 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
     if total:
         lines.append(
-            f"Earlier runs here suggest some {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
+            f"Earlier runs here suggest {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
         )
     if unknown:
         lines.append(f"{unknown} have no earlier run to go by.")

@@ -1,4 +1,4 @@
-"""The state that an interrupted training resumes from, written whole or not at all."""
+"""The state from which interrupted training resumes, written completely or not at all."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from mmlib.data.cache import atomic_path
 
 @dataclass
 class Checkpoint:
-    """Where a training leaves its state, and what it is the state of.
+    """Where a run saves its state, and which run that is.
 
     `identity` is the run's (`training.identity`): a file of another run is refused and stays. State is written after an
-    epoch, but not more often than every `seconds`: that is what a killed training loses, and one epoch.
+    epoch, but not more often than every `seconds`: a killed run loses at most that much and one epoch.
     """
 
     path: Path
@@ -24,7 +24,7 @@ class Checkpoint:
     _written: float = field(default_factory=time.monotonic, init=False)
 
     def write(self, state: dict[str, Any]) -> None:
-        """Tensors, plain values and containers of them."""
+        """Save this state (tensors, plain values and containers of them), unless the last one is too recent."""
         if time.monotonic() - self._written < self.seconds:
             return
         with atomic_path(self.path) as temporary:
@@ -32,26 +32,26 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
-        """The state, on this device; None where there is none yet. Raises a ValueError for another run's. A damaged
-        file is set aside."""
+        """The state, on this device; None where there is none yet. Raises a ValueError for a file of another
+        run. A damaged file is set aside."""
         if not self.path.exists():
             return None
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
             found = state["identity"]
         except Exception as error:
-            print(f"{set_aside(self.path)} is no checkpoint, or is damaged ({error}). The training starts anew.")
+            print(f"{set_aside(self.path)} is not a checkpoint, or is damaged ({error}). Training starts again.")
             return None
         if found != self.identity:
-            raise ValueError(f"{self.path} belongs to another run. Delete it, or name another checkpoint.")
+            raise ValueError(f"{self.path} belongs to another run. Delete it, or use another checkpoint.")
         return state
 
     def remove(self) -> None:
-        """The training has ended and its result is kept elsewhere."""
+        """Delete the file: training has ended and its result is kept elsewhere."""
         self.path.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; its new place."""
+    """Rename a damaged file, so that it is not read again but can still be inspected. Returns its new path."""
     place = path.with_name(f"{path.name}.damaged")
     return path.replace(place)

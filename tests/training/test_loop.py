@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_training_starts_anew(tmp_path
     train(first, checkpoint=checkpoint)
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:1000])
     train(second, checkpoint=checkpoint)
-    assert "run.pt.damaged is no checkpoint, or is damaged" in capsys.readouterr().out
+    assert "run.pt.damaged is not a checkpoint, or is damaged" in capsys.readouterr().out
     assert torch.equal(first.model.fused_head[0].weight, second.model.fused_head[0].weight)
     assert {path.name for path in tmp_path.iterdir()} == {"run.pt", "run.pt.damaged"}
 

@@ -176,7 +176,7 @@ class TestCache:
         path.write_bytes(b"nonsense")
         again = self.train(toy_splits)
         assert not again.loaded and again.scores == first.scores and self.train(toy_splits).loaded
-        assert f"{path.name}.damaged was kept of a run and is damaged" in capsys.readouterr().out
+        assert f"{path.name}.damaged was the result of a run and is damaged" in capsys.readouterr().out
         assert {one.name for one in self.folder.iterdir()} == {path.name, f"{path.name}.damaged"}
 
     @pytest.mark.parametrize("name", methods.METHODS)
