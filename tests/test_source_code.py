@@ -12,29 +12,26 @@ from conftest import ROOT
 from mmlib import methods
 from mmlib.data.transforms import Augmented, FrameCrop, MagnitudeSpectrogram, PowerSpectrogram, mask_band
 from mmlib.data.transforms import noise_and_blank_band as blank
-from mmlib.source_code import closure, code_hash, identity_of, imported_by
+from mmlib.source_code import closure, identity_of, imported_by
+from mmlib.training.identity import code_of_training
 
 
 @pytest.fixture
-def package(tmp_path):
-    """A copy of the package, to be changed."""
-    return shutil.copytree(ROOT / "mmlib", tmp_path / "mmlib", ignore=shutil.ignore_patterns("__pycache__"))
-
-
-def hash_of(package, method):
-    """As `identity.code_of_training`, of another copy of the package."""
-    roots = ("mmlib.training.run", "mmlib.methods.variant", *methods.variant(method).modules)
-    return code_hash(roots, ("mmlib.methods",), package)
+def package(tmp_path, monkeypatch):
+    """A copy of the package, to be changed, whose code is looked at."""
+    copy = shutil.copytree(ROOT / "mmlib", tmp_path / "mmlib", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("mmlib.source_code.PACKAGE", copy)
+    return copy
 
 
 def changed_by(package, file, old, new):
-    """The methods whose hash changes when this text does, in this file."""
+    """The methods whose code counts as changed when this text of this file changes."""
     path = package / file
-    before = {name: hash_of(package, name) for name in methods.GRIDS}
+    before = {name: code_of_training(methods.variant(name)) for name in methods.GRIDS}
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    return {name for name in before if hash_of(package, name) != before[name]}
+    return {name for name in before if code_of_training(methods.variant(name)) != before[name]}
 
 
 def test_a_changed_helper_changes_its_callers_and_nobody_else(package):
@@ -129,6 +126,25 @@ print(identity_of(Augmented(PowerSpectrogram(), noise_and_blank_band)))"""
         command = [sys.executable, "-c", code]
         found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
         assert found != identity_of(torch.nn.Identity())
+
+    def test_a_method_of_ones_own_is_known_by_its_code(self):
+        """Also where its class's source cannot be had, as in a notebook: its functions' can."""
+
+        def made(scale):
+            class Mine(methods.MultiLoss):
+                """Its docstring does not matter."""
+
+                def step_losses(self, batch):
+                    return {name: scale * loss for name, loss in super().step_losses(batch).items()}
+
+                def again(self):
+                    return Mine
+
+            return Mine
+
+        assert identity_of(made(1.0)) == identity_of(made(1.0)) != identity_of(made(2.0))
+        assert "mmlib.methods.erm.MultiLoss" in identity_of(made(1.0))
+        assert identity_of(torch.nn.Module) == "torch.nn.modules.module.Module"
 
 
 STRENGTH = 2.0

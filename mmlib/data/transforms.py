@@ -169,8 +169,8 @@ class PowerSpectrogram:
 @dataclass(frozen=True)
 class MagnitudeSpectrogram:
     """Stored sound (batch, time) int16 → log(|STFT| + 1e-7) (batch, 1, 257, frames), not standardised, as OGM-GE
-    computes it on CREMA-D: Hann windows of 512 every 353 samples, the first and last centred on the ends,
-    zero-padded."""
+    computes it on CREMA-D: Hann windows of 512 centred on every 353rd sample, zero-padded at both
+    ends."""
 
     window: int = 512
     hop: int = 353

@@ -170,7 +170,7 @@ class MBCD(Method):
 
     @torch.no_grad()
     def _teacher_logits(self, inputs: dict[str, Tensor], below: dict[str, Tensor]) -> Tensor:
-        """The teacher's fused prediction. With frozen trunks, these are the student's, and its activations are
+        """The teacher's fused prediction. With frozen trunks, its activations there equal the student's, which are
         reused."""
         teacher = self.average.module
         frozen = all(is_frozen(self.model.encoders[name].trunk) for name in below)

@@ -21,9 +21,9 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """The modules of its code; base classes are included through what these import."""
-        return tuple(sorted({kind.__module__ for kind in (self.kind, self.inner) if kind is not None}))
+    def classes(self) -> tuple[type[Method], ...]:
+        """The classes that hold its code."""
+        return (self.kind,) if self.inner is None else (self.kind, self.inner)
 
     def complete(self, **options: Any) -> dict[str, Any]:
         """All its options by name, defaults included. Raises a ValueError for one that it does not take."""

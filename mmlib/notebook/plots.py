@@ -175,6 +175,7 @@ def _panels(
         axis.set_title(group, loc="left")
         axis.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
         axis.tick_params(axis="y", length=0)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # long names of rows leave little room
     axis.set_xlabel(x_label)
     figure.suptitle(title)
     return figure, list(zip(axes[:, 0], groups.values(), strict=True))

@@ -49,17 +49,17 @@ def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:
     variant = methods.variant(run.method)
     configured, options = run.configured(config)
     return (
-        (variant.kind.__name__, variant.inner and variant.inner.__name__, sorted(variant.complete(**options).items())),
+        sorted(variant.complete(**options).items()),
         (run.modalities, run.source, run.target),
         replace(configured, device="auto"),
     )
 
 
 def code_of_training(variant: methods.Variant) -> str:
-    """A hash of the code that determines a run of this method: its own, that of training one run, and what they import.
-    The table of all methods is excluded: another method's code makes no difference here."""
-    roots = ("mmlib.training.run", "mmlib.methods.variant", *variant.modules)
-    return code_hash(roots, without=("mmlib.methods",))
+    """The code that determines a run of this method: its own, that of training one run, and what they import. The table
+    of all methods is excluded: another method's code makes no difference here."""
+    shared = code_hash(("mmlib.training.run", "mmlib.methods.variant"), without=("mmlib.methods",))
+    return f"{shared} {[identity_of(kind) for kind in variant.classes]}"
 
 
 def _digest(facts: object) -> str:

@@ -195,6 +195,9 @@ FIGURES = {
         {place: dict.fromkeys(LONG, SEEDS) for place in ("selected epoch", "last epochs")}, "percentage points", "A"
     ),
     "one difference": lambda: plots.differences({"unseen domain": {LONG[0]: -SEEDS}}, "percentage points"),
+    "two signs": lambda: plots.differences(
+        {"audio encoder": {"ERM − alone": -0.2 * SEEDS, "ERM, image degraded − ERM": 0.1 * SEEDS}}, "probe accuracy"
+    ),
     "gap histogram": lambda: plots.gap_histogram(
         dict(zip(("as recorded", "degraded"), gaps(), strict=True)),
         title="Epoch 12: 300 flagged,\n80 % of them rightly",
