@@ -39,6 +39,8 @@ class Checkpoint:
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
             found = state["identity"]
+        except (OSError, MemoryError):  # the file may be as it should
+            raise
         except Exception as error:
             print(f"{set_aside(self.path)} is not a checkpoint, or is damaged ({error}). Training starts again.")
             return None

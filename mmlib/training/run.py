@@ -21,7 +21,7 @@ from mmlib.training.loop import History, TrainingConfig, fit
 
 SCORES = "sample scores"  # the name of these tensors in a history
 DEFAULT = Architecture()
-Settings = tuple[tuple[str, Any], ...]  # (name, value) pairs, sorted or not, e.g. (("learning_rate", 3e-3),)
+Options = tuple[tuple[str, Any], ...]  # (name, value) pairs, sorted or not, e.g. (("learning_rate", 3e-3),)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Run:
     seed: int
     modalities: tuple[str, ...]
     source: str = ""
-    settings: Settings = ()
+    settings: Options = ()
 
     def configured(self, config: TrainingConfig) -> tuple[TrainingConfig, dict[str, Any]]:
         """The configuration with this run's seed and settings, and the settings that are options of the method."""
@@ -96,11 +96,13 @@ def train_run(
     keep_seen: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train one run on prepared splits (`Splits.preprocessed`). Each epoch is also evaluated on the unseen domain
-    ("target"), and with `keep_seen` on samples as the network saw them ("seen", up to 500 training samples without
-    augmentation). `keep_scores` keeps every training sample's scores by epoch; `keep_cosines` the cosines of each
-    encoder's uni-modal and fused gradients on up to 256 seen samples ("<modality> gradient cosine"; see
-    `instruments.gradient_cosines`). A run that finds its `checkpoint` resumes from it; see `fit`."""
+    """Train one run on splits that are preprocessed (`Splits.preprocessed`) or read from disk.
+
+    Each epoch is also evaluated on the unseen domain ("target"), and with `keep_seen` on up to 500 training samples
+    without augmentation ("seen"). `keep_scores` keeps every training sample's scores by epoch; `keep_cosines` the
+    cosines of each encoder's uni-modal and fused gradients on up to 256 training samples ("<modality> gradient cosine";
+    see `instruments.gradient_cosines`). A run that finds its `checkpoint` resumes from it; see `fit`.
+    """
     train, validation, source_test, target = run.protocol(splits)
     config, options = run.configured(config)
     model = architecture.build(train.input_shapes, len(train.class_names), run.seed)

@@ -85,14 +85,16 @@ def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture) ->
     """The cached result of this run; None where there is none, or it is damaged."""
     if not path.exists():
         return None
+    shapes = splits.train.select_modalities(*run.modalities).input_shapes
+    network = architecture.build(shapes, len(splits.train.class_names), run.seed).eval()
+    predictor = copy.deepcopy(network)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = splits.train.select_modalities(*run.modalities).input_shapes
-        network = architecture.build(shapes, len(splits.train.class_names), run.seed).eval()
-        predictor = copy.deepcopy(network)
         for part, name in ((network, "network"), (predictor, "predictor")):
             part.load_state_dict(part.state_dict() | state[name])
         return Trained(run, predictor, network, History(**state["history"]), state["scores"], loaded=True)
+    except (OSError, MemoryError):  # the file may be as it should
+        raise
     except Exception as error:
         print(f"{set_aside(path)} was the result of a run and is damaged ({error}). The run is trained again.")
         return None

@@ -7,13 +7,13 @@ import pandas as pd
 from mmlib.data.splits import Splits
 from mmlib.models.architecture import Architecture
 from mmlib.training.loop import TrainingConfig
-from mmlib.training.run import DEFAULT, Run, Settings, Trained
+from mmlib.training.run import DEFAULT, Options, Run, Trained
 from mmlib.training.runs import train_runs
 
 
 def tune(
     method: str,
-    grid: Sequence[Settings],
+    grid: Sequence[Options],
     splits: Splits,
     config: TrainingConfig,
     targets: Sequence[str],
@@ -21,7 +21,7 @@ def tune(
     modalities: tuple[str, ...],
     *,
     architecture: Architecture = DEFAULT,
-) -> dict[str, Settings]:
+) -> dict[str, Options]:
     """For each target, the settings with the best mean validation accuracy on its source domains; the validation loss
     breaks ties. The target is not used for the choice."""
     runs = [
