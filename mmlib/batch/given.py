@@ -11,9 +11,7 @@ import nbformat
 import papermill
 import yaml
 
-from mmlib.notebook.parameters import BadParameter, Settings, own_of
-
-_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+from mmlib.notebook.parameters import TYPES, BadParameter, Settings, own_of
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -70,9 +68,9 @@ def _ask_set_up(notebook: Path, values: dict[str, Any]) -> None:
 
 
 def _typed(notebook: Path, name: str, value: Any, type_name: str) -> Any:
-    wanted = _TYPES.get(type_name)
+    wanted = TYPES.get(type_name)
     if wanted is None:
-        raise BadParameter(f"{notebook.name}: parameter {name!r} has no type among {', '.join(_TYPES)}.")
+        raise BadParameter(f"{notebook.name}: parameter {name!r} has no type among {', '.join(TYPES)}.")
     if wanted is float and type(value) in (int, str):  # YAML reads 1 as an integer and 1e-3 as text
         with contextlib.suppress(ValueError):
             value = float(value)

@@ -18,7 +18,7 @@ from mmlib.batch.execution import FINISHED, LOG, Result
 from mmlib.batch.runner import NOTEBOOK, WITH_CODE, WITHOUT_CODE
 from mmlib.batch.suites import but_seeds
 from mmlib.data.cache import atomic_path
-from mmlib.notebook.claims import VERDICTS
+from mmlib.notebook.claims import MARKS, VERDICTS
 from mmlib.training.estimates import Estimate, estimate, pooled
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -110,7 +110,7 @@ def _rendered(**content: Any) -> str:
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("page.html.jinja")
-    return template.render(style=style, script=script, script_digest=digest, links=_LINKS, **content)
+    return template.render(style=style, script=script, script_digest=digest, links=_LINKS, marks=MARKS, **content)
 
 
 def in_words(parameters: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from mmlib.training.estimates import Estimate
 
 MIME_TYPE = "application/vnd.mmlib.record+json"
 VERDICTS = {True: "holds", False: "fails", None: "not distinguishable"}
-_MARKS = {"holds": "✓", "fails": "✗", "not distinguishable": "≈"}
+MARKS = {"holds": "✓", "fails": "✗", "not distinguishable": "≈"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Record:
         return {"title": self.title, "claims": claims, "runs": self.runs, "environment": environment()}
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        lines = [f"{_MARKS[claim.verdict]} {claim.statement}: {claim.measured}" for claim in self.claims]
+        lines = [f"{MARKS[claim.verdict]} {claim.statement}: {claim.measured}" for claim in self.claims]
         return {
             "text/plain": "\n".join(lines) or "No claims.",
             "text/html": claims_html([asdict(claim) for claim in self.claims]),
@@ -74,17 +74,13 @@ class Record:
         }
 
 
-def verdict_cell(verdict: str) -> str:
-    """A table's cell; the mark repeats the word and is hidden from screen readers."""
-    return f'<td><span aria-hidden="true">{_MARKS[verdict]}</span> {html.escape(verdict)}</td>'
-
-
 def claims_html(claims: list[dict[str, Any]]) -> str:
-    """Claims as an HTML table; all text is escaped."""
+    """Claims as an HTML table; all text is escaped. A mark repeats the verdict and is hidden from screen
+    readers."""
     rows = "".join(
         f'<tr><td style="text-align:left">{html.escape(claim["statement"])}</td>'
         f"<td>{html.escape(claim['measured'])}</td>"
-        f"{verdict_cell(claim['verdict'])}</tr>"
+        f'<td><span aria-hidden="true">{MARKS[claim["verdict"]]}</span> {html.escape(claim["verdict"])}</td></tr>'
         for claim in claims
     )
     head = '<tr><th style="text-align:left">claim</th><th>measured</th><th>verdict</th></tr>'

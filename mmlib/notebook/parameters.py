@@ -117,7 +117,7 @@ def _of_data(name: str, allowed: Mapping[str, Any]) -> dict[str, Any]:
     return filled | ({"frames": Whole(1, of.FRAMES)} if "frames" in allowed else {})
 
 
-_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 def own_of(cells: Iterable[str]) -> dict[str, Any] | None:
@@ -136,8 +136,8 @@ def own_of(cells: Iterable[str]) -> dict[str, Any] | None:
 
 def _written(keyword: ast.keyword) -> Any:
     def read(node: ast.expr) -> Any:
-        if isinstance(node, ast.Name) and node.id in _TYPES:
-            return _TYPES[node.id]
+        if isinstance(node, ast.Name) and node.id in TYPES:
+            return TYPES[node.id]
         return tuple(map(read, node.elts)) if isinstance(node, ast.Tuple) else ast.literal_eval(node)
 
     try:
