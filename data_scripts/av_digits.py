@@ -1,4 +1,4 @@
-"""Prepare AV-Digits: download (or find) MNIST, USPS and FSDD, check them, write the cache that mmlib reads.
+"""Prepare AV-Digits: download (or find) MNIST, USPS and FSDD, check them, and write the cache that mmlib reads.
 
     python -m mmlib data av_digits                 download, some 30 MB
     python -m mmlib data av_digits --source DIR    use files below DIR
@@ -80,7 +80,7 @@ def find(source: Path, name: str) -> Path:
 
 
 def parse(path: Path, reader: Callable[[bytes], Any]) -> Any:
-    """Unpack and read a file; whatever is wrong with it becomes a ValueError that names it."""
+    """Unpack and read a file; any error in it is raised as a ValueError that names it."""
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":

@@ -4,7 +4,7 @@
     python -m mmlib data cremad --source DIR      DIR holds VideoFlash/*.flv, AudioWAV/*.wav, train.csv and test.csv
     python -m mmlib data cremad --verify          check what is prepared
 
-Clips: https://github.com/CheyneyComputerScience/CREMA-D (without AudioWAV, the sound of VideoFlash is taken).
+Clips: https://github.com/CheyneyComputerScience/CREMA-D (without AudioWAV, the sound of VideoFlash is used).
 Lists: https://github.com/fanyunfeng-bit/Modal-Imbalance-PMR/tree/main/data/CREMAD, the same as OGM-GE's.
 """
 

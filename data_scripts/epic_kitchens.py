@@ -4,8 +4,8 @@
     python -m mmlib data epic_kitchens --source DIR    DIR holds rgb/, flow/ and D{1,2,3}_{train,test}.pkl
     python -m mmlib data epic_kitchens --verify        check what is prepared
 
-Archives are read as they are and need not be unpacked. Sound stands behind a page for browsers:
-1. Open https://polybox.ethz.ch/index.php/s/PE2zIL99OWXQfMu and fetch EPIC-KITCHENS-audio.zip (1.1 GB).
+Archives are read as they are and need not be unpacked. The sound has to be downloaded in a browser:
+1. Open https://polybox.ethz.ch/index.php/s/PE2zIL99OWXQfMu and download EPIC-KITCHENS-audio.zip (1.1 GB).
 2. Unpack it anywhere below DIR (with --download: $MMLIB_CACHE/downloads/epic_kitchens), then run again.
 Pictures and flow: https://data.bris.ac.uk/data/dataset/3h91syskeag572hl6tvuovwv4d
 Lists: https://github.com/jonmun/MM-SADA_Domain_Adaptation_Splits

@@ -11,21 +11,21 @@ STOPPED, BAD = 130, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
+    """Run a command. Returns its exit status: 0, 1 after failures, 2 if nothing was run, 130 if it was stopped."""
     parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")
     run.add_argument("suite", nargs="?", default="quick", help="a file of notebooks/suites, without .yaml")
-    run.add_argument("--list", action="store_true", help="the suites there are")
+    run.add_argument("--list", action="store_true", help="list the available suites")
     run.add_argument("--dry-run", action="store_true", help="say what would run, and how long it may take")
     run.add_argument("--only", nargs="+", default=[], metavar="NN", help="only these notebooks, e.g. 01 02")
     run.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter; [a, b] makes a grid")
     run.add_argument("--minutes", type=float, help="the time that a suite with a budget may take")
     run.add_argument(
-        "--notebooks", type=Path, metavar="DIR", help="another folder of notebooks and suites than the kit's"
+        "--notebooks", type=Path, metavar="DIR", help="a folder of notebooks and suites to use instead of the kit's"
     )
     run.add_argument("--out", type=Path, help="folder for results (default: runs/SUITE)")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores (default 1)")
+    run.add_argument("--jobs", type=int, default=1, help="runs at the same time, which share the cores (default 1)")
     run.add_argument("--backend", choices=("local", "dask", "ray"), default="local", help="where runs are executed")
     run.add_argument("--address", default="", help="of the cluster, for dask and ray")
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")

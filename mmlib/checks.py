@@ -1,6 +1,6 @@
-"""What a value may be: one language, and one message, for settings, options, dials and notebooks' parameters.
+"""What a value may be: one notation, and one message, for settings, options, dials and notebooks' parameters.
 
-Allowed is a `Number`; a type; or a tuple of alternatives, each of them a value or again something allowed.
+What is allowed is a `Number`; a type; or a tuple of alternatives, each of them a value or again one of these.
 """
 
 import math
@@ -13,12 +13,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Number:
-    """Numbers from `low` to `high`, without an end that is `above` or `below`; `whole`: integers. Never NaN."""
+    """Numbers from `low` to `high`, both included unless `above` or `below`; `whole`: integers only. Never NaN."""
 
     low: float = -math.inf
     high: float = math.inf
-    above: bool = False  # without `low`
-    below: bool = False  # without `high`
+    above: bool = False  # `low` itself excluded
+    below: bool = False  # `high` itself excluded
     whole: bool = False
 
     def admits(self, value: object) -> bool:

@@ -1,4 +1,4 @@
-"""One random generator for each purpose, so that adding a draw somewhere never changes another one."""
+"""One random generator for each purpose, so that adding a draw in one place never changes those in another."""
 
 import hashlib
 

@@ -1,8 +1,8 @@
-"""Code as a value: a hash that changes where something changes that runs, and nowhere else.
+"""A hash of code that changes when something that runs changes, and only then.
 
-What counts are syntax trees, without docstrings and comments, of modules and of all that they import within the
-package, and the tables that they read. They are found by reading and never by importing: a hash does not depend on
-what a process happens to have imported.
+It is taken over the syntax trees, without docstrings and comments, of modules and of all that they import within the
+package, and over the tables that they read. These are found by reading and never by importing: a hash does not depend
+on what a process happens to have imported.
 """
 
 import ast
@@ -26,15 +26,15 @@ _AT_IMPORT = {path: path.read_bytes() for path in PACKAGE.rglob("*.py")}
 
 
 def code_hash(modules: Iterable[str], without: Iterable[str] = ()) -> str:
-    """Equal where these modules, and all of the package that they import directly or not, do the same. Imports of
+    """Equal where these modules, and all that they import of the package, directly or not, do the same. Imports of
     modules in `without` are not followed."""
     found = closure(modules, without)
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
 
 
 def closure(modules: Iterable[str], without: Iterable[str] = ()) -> dict[str, str]:
-    """Module → its code, for these modules and all that they import. A name that a package's `__init__` merely hands
-    on leads to the module it comes from. Raises a ValueError for a module that the package does not have."""
+    """Module → its code, for these modules and all that they import. A name that a package's `__init__` merely
+    re-exports leads to the module it comes from. Raises a ValueError for a module that the package does not have."""
     found: dict[str, str] = {}
     waiting, passed_over = list(modules), set(without)
     while waiting:
@@ -188,7 +188,8 @@ def _file_of(module: str) -> Path | None:
 
 @cache
 def _read(path: Path, changed: int) -> tuple[str, tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """A module's code, what it imports, and the data files beside it that it names; `changed` is when it last was."""
+    """A module's code, what it imports, and the data files beside it that it names; `changed` is the time of its last
+    change."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     files = (text for text in sorted(texts) if text.endswith(".csv") and path.with_name(text).is_file())

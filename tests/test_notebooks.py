@@ -35,12 +35,12 @@ HEADLINES = {
     },
     "03_adaptive_modality_dropout": {
         "the fast modality is dropped more than the slow one": 0.2,
-        "different senses lead to more dropout than equal ones": 0.2,
+        "different modalities lead to more dropout than identical ones": 0.2,
         "dropping image lengthens the audio encoder's gradient (log10 of the ratio)": 0.3,
         "adaptive dropout beats none (unseen, image gone)": 0.02,
     },
     "04_gradient_consistency": {
-        "first order points the way of the exact gradient (cosine)": 0.85,
+        "the first-order gradient points in the direction of the exact one (cosine)": 0.85,
         "gradients agree more with large step, exact than with heads alone": 0.02,
     },
     "05_cross_modal_distillation": {
@@ -57,7 +57,7 @@ HEADLINES = {
         "relative scores separate better than plain ones (AUC)": 0.08,
         "where both are wrong, more samples are degraded": 0.25,
         "with one useless modality the plain gap points at the good samples (one half minus AUC)": 0.35,
-        "relative scores mend that (AUC)": 0.5,
+        "relative scores fix that (AUC)": 0.5,
     },
     "08_gmm_adaptive_training": {
         "adaptive training leaves the gap of degraded samples open": 0.1,

@@ -52,8 +52,8 @@ def test_a_changed_helper_changes_its_callers_and_nobody_else(package):
 
 def test_what_does_not_run_changes_nothing(package):
     for file, old, new in (
-        ("methods/sim_mmdg.py", '"""One hidden layer."""', '"""A layer, hidden."""  # truly'),
-        ("instruments/truth.py", "Calibrated:", "If calibrated:"),
+        ("methods/sim_mmdg.py", '(B, outputs)."""', '(B, outputs), truly."""  # truly'),
+        ("instruments/truth.py", "Empty bins are left out", "Empty bins are dropped"),
         ("training/loop.py", "# the loss breaks ties", "# and the loss breaks ties"),
         ("models/encoders.py", "(self, signals: Tensor) -> Tensor:", "(self, signals: Tensor,) -> Tensor:"),
         ("methods/__init__.py", '"erm": Variant(ERM),', '"erm": Variant(ERM, None, {}),'),

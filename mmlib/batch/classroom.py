@@ -1,8 +1,8 @@
-"""A suite within a number of minutes: this machine is calibrated, and seeds and epochs are chosen for it.
+"""A suite within a budget of minutes: this machine is calibrated, and seeds and epochs are chosen for it.
 
 budget:
   minutes: 20
-  unit: {alone: 0.5, together: 0.3}     what `calibrate` gave where the costs below were measured
+  unit: {alone: 0.5, together: 0.3}     what `calibrate` returned where the costs below were measured
   costs: {"00": [12, 1.1]}              seconds there: a fixed part, and a part per seed and epoch
 """
 
@@ -25,15 +25,15 @@ from mmlib.data.cache import atomic_path
 from mmlib.notebook.parameters import BadParameter
 from mmlib.training import Run, TrainingConfig, train_run
 
-# From the least to the most that is worth while: seeds, and the share of a notebook's own epochs. Half the epochs with
-# two seeds shows how things work; only whole trainings with several seeds show what they are worth.
+# From the least to the most that is worthwhile: seeds, and the share of a notebook's own epochs. Half the epochs with
+# two seeds shows how things work; only full training with several seeds shows what they are worth.
 PLANS = [(2, 0.5), (3, 0.5), (3, 0.75), *((seeds, 1.0) for seeds in range(3, 11))]
 _RESERVE = 0.9  # the share of the budget that is planned for
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one small training: `alone` on one core, and per training while all cores train `together`."""
+    """Seconds for one small training run: `alone` on one core, and per run while all cores train `together`."""
 
     alone: float
     together: float

@@ -1,12 +1,12 @@
-"""One run of one notebook, watched: a process of its own, time limits, a GPU of its own, and results whole or absent.
+"""One watched run of one notebook: its own process, time limits, its own GPU, and results complete or absent.
 
     <out>/<run>/result.json                        what happened, and the checksums of everything else
-    <out>/<run>/notebook.ipynb                     the executed notebook, as far as it came
+    <out>/<run>/notebook.ipynb                     the executed notebook, as far as it got
     <out>/<run>/with_code.html, without_code.html  the same as pages
-    <out>/<run>/log.txt                            what the processes said beside it
+    <out>/<run>/log.txt                            the other output of the processes
 
 A run continues only while the folder belongs to its batch (`owner.json`). That one rule ends it after Ctrl-C, and when
-another batch took the folder over after the first was killed, also where the run is on another machine.
+another batch has taken the folder over after the first was killed, even where the run is on another machine.
 """
 
 import getpass
@@ -40,14 +40,14 @@ from mmlib.notebook.claims import environment, records_in
 
 OWNER, RESULT, LOG = "owner.json", "result.json", "log.txt"
 FINISHED, INTERRUPTED = "finished", "interrupted"
-_LOOK = 0.2  # seconds between two looks at a run
+_LOOK = 0.2  # seconds between two checks on a run
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one cell and one whole run may take, in seconds, and how many cores it may use (0: all there are). Runs
-    side by side that each use all cores are slower than one after the other."""
+    """How long one cell and one whole run may take, in seconds, and how many cores it may use (0: all). Parallel runs
+    that each use all cores are slower than runs one after another."""
 
     cell: int = 1800
     run: int = 7200
@@ -57,7 +57,7 @@ class Limits:
 @dataclass(frozen=True)
 class Result:
     """How a run ended. `status` is "finished" or the kind of failure, `error` says what happened; `cell` is the failing
-    cell's code and `stderr` what was said there. `identity` is `Job.identity` at the start of the run, `files` holds
+    cell's code and `stderr` its error output. `identity` is `Job.identity` at the start of the run, `files` holds
     the SHA-256 of every file beside this one."""
 
     name: str
@@ -86,7 +86,7 @@ def run_one(job: Job, out: Path, token: str, limits: Limits) -> Result:
 
     try:
         with _gpu(job, out, token) as gpu, _temporary_folder(out, job.name) as folder:
-            clock, identity = time.perf_counter(), job.identity()  # waiting for a GPU is no running time
+            clock, identity = time.perf_counter(), job.identity()  # waiting for a GPU does not count as running time
             status, error = _watch(job, folder, out, token, limits, gpu)
             if status == INTERRUPTED:
                 return ended(status, error)
@@ -105,7 +105,7 @@ def run_one(job: Job, out: Path, token: str, limits: Limits) -> Result:
 
 
 def owner_of(out: Path) -> dict[str, Any]:
-    """Who owns the folder: "token", "process", "host", "since"; empty where nobody does."""
+    """The batch that owns the folder: "token", "process", "host", "since"; empty where none does."""
     try:
         return json.loads((out / OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def owns(out: Path, token: str) -> bool:
 
 
 def read_result(folder: Path) -> Result | None:
-    """The result in a run's folder, if it is whole: readable, and every file beside it as it was written."""
+    """The result in a run's folder if it is complete (readable, every file beside it as it was written), else None."""
     try:
         result = Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
         whole = all(source_hash(folder / name) == digest for name, digest in result.files.items())
@@ -138,19 +138,19 @@ def _watch(job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: s
             outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             outcome = {"status": "process died", "error": f"The process that ran the notebook died ({error})."}
-            if "[Errno 28]" in _log(folder):  # what it would have said had no room either
+            if "[Errno 28]" in _log(folder):  # its own message did not fit either
                 outcome = {"status": "disk full", "error": "No space left on device."}
     if outcome["status"] in ("kernel died", "process died") and _out_of_memory_kills() > deaths:
         outcome = {"status": "memory", "error": f"{outcome['error']} The system had run out of memory."}
     if outcome["status"] not in (FINISHED, INTERRUPTED) and not (folder / WITHOUT_CODE).exists():
         if not _readable(folder / NOTEBOOK):
             shutil.copyfile(job.notebook, folder / NOTEBOOK)
-        _process(job, folder, out, token, limits, gpu, execute=False)  # the pages of what there is
+        _process(job, folder, out, token, limits, gpu, execute=False)  # the pages of what it got done
     return outcome["status"], outcome["error"]
 
 
 def _readable(path: Path) -> bool:
-    """Whether it is there and was not torn while it was written."""
+    """Whether it is there and was written completely."""
     try:
         return bool(nbformat.read(path, as_version=4).cells)
     except Exception:
@@ -160,13 +160,13 @@ def _readable(path: Path) -> bool:
 def _process(
     job: Job, folder: Path, out: Path, token: str, limits: Limits, gpu: str | None, execute: bool
 ) -> tuple[str, str]:
-    """One life of a runner. Status: "timeout", "interrupted", or empty where it ended by itself, with its exit."""
+    """One runner process. Status: "timeout", "interrupted", or empty where it ended by itself, with its exit code."""
     request = {"notebook": str(job.notebook), "parameters": job.parameters, "execute": execute}
     (folder / REQUEST).write_text(json.dumps(request | {"cell_timeout": limits.cell}), encoding="utf-8")
     mark = f"{token}/{uuid.uuid4().hex}"
     settings = os.environ | {MARK: mark} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
-    # Dask sets this to 64 KiB for its workers. Then each step's buffers go back to the system, and most of a training
-    # is spent on getting them again.
+    # Dask sets this to 64 KiB for its workers. Then each step's buffers go back to the system, and most of the
+    # training time is spent on allocating them again.
     settings.pop("MALLOC_TRIM_THRESHOLD_", None)
     if limits.cores:
         settings |= dict.fromkeys(("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(limits.cores))
@@ -198,8 +198,8 @@ def _process(
 
 
 def _evidence(folder: Path, failed: bool) -> dict[str, Any]:
-    """Fields of a Result from what a run left: the failing cell's code, what was said on standard error there, the
-    notebook's records, and what it was made with."""
+    """Fields of a Result from what a run left: the failing cell's code, its standard error, the notebook's records,
+    and the environment it ran in."""
     notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
     records = records_in(notebook)
     made_with = (records[0]["environment"] if records else environment()) | {"host": platform.node()}
@@ -208,7 +208,7 @@ def _evidence(folder: Path, failed: bool) -> dict[str, Any]:
         return found
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     said, at = "", next((cell for cell in cells if _failed(cell)), None)
-    if at is None:  # the kernel died: the last that was begun
+    if at is None:  # the kernel died: the last cell that was started
         begun = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
         at = begun[-1] if begun else None
     if at is not None:
@@ -229,7 +229,7 @@ def _log(folder: Path) -> str:
 
 
 def _publish(folder: Path, place: Path) -> None:
-    """The folder takes its place in one step; one that was there goes, or stays where that fails."""
+    """Move the folder into place in one step; one that was there is removed, or stays where that fails."""
     old = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.old")
     while folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -238,7 +238,7 @@ def _publish(folder: Path, place: Path) -> None:
         try:
             os.rename(folder, place)
         except OSError:
-            if not place.exists():  # otherwise another worker was quicker: a machine thought lost
+            if not place.exists():  # otherwise another worker was faster: a machine believed lost
                 if old.exists():
                     os.rename(old, place)
                 raise
@@ -256,7 +256,7 @@ def _temporary_folder(out: Path, name: str) -> Iterator[Path]:
 
 
 def _out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
+    """How many processes the kernel has killed for lack of memory since it started; 0 where it does not say."""
     try:
         counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
         return int(counts.get("oom_kill", 0))
@@ -274,15 +274,15 @@ def gpus() -> list[str]:
 
 @contextmanager
 def _gpu(job: Job, out: Path, token: str) -> Iterator[str | None]:
-    """The GPU for this run, nobody else's of this user meanwhile; "" where it shall see none, None where there is none
-    and none is asked for. Waits until one is free."""
+    """The GPU for this run, reserved among all runs of this user; "" where it must see none, None where there is none
+    and none is required. Waits until one is free. Raises ValueError where one is required and there is none."""
     device, there = job.effective.get("device", "cpu"), gpus()
     if device == "cpu":
         yield ""
         return
     if not there:
         if device != "auto":
-            raise ValueError(f"device {device!r} was asked for, but {platform.node()} has no GPU.")
+            raise ValueError(f"device {device!r} was requested, but {platform.node()} has no GPU.")
         yield None
         return
     while owns(out, token):

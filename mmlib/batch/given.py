@@ -41,8 +41,8 @@ def _declared_in(notebook: Path, changed: int) -> dict[str, tuple[str, Any]]:
 
 
 def check_against_notebook(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the types that the notebook's parameters cell declares; BadParameter where one does not fit, or
-    where the notebook's own set-up refuses them.
+    """The values with the types that the notebook's parameters cell declares. Raises BadParameter where one does not
+    fit, or where the notebook's own set-up would refuse them.
 
     Papermill itself only warns of unknown names and passes whatever type YAML made of a value.
     """

@@ -1,5 +1,5 @@
 """The page of a batch: one static HTML file that needs no network and works from disk, on a phone and in a screen
-reader. This module gathers what the page says; `templates` holds how it looks."""
+reader. This module gathers the content of the page; `templates` determines how it looks."""
 
 import base64
 import hashlib
@@ -48,7 +48,7 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class Figure:
-    """A small copy of a key figure: a PNG in base64, and the text that stands for it."""
+    """A small copy of a key figure: a PNG in base64, and its alternative text."""
 
     run: str
     alt: str
@@ -57,7 +57,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What runs that differ in their seeds alone have measured, and the figures of the first of them."""
+    """What runs that differ only in their seeds have measured, and the figures of the first of them."""
 
     notebook: str
     parameters: str
@@ -69,7 +69,7 @@ def write_page(
     suite: str, about: str, results: Sequence[Result], outdated: set[str], missing: Sequence[str], out: Path
 ) -> Path:
     """Write `out/index.html`, and every training run as `out/results.csv`. Runs in `outdated` (names) were made with
-    other code, data or versions: they are listed and take no part in verdicts and tables."""
+    other code, data or versions: they are listed but left out of verdicts and tables."""
     valid = [result for result in results if result.name not in outdated]
     trainings = _training_runs(valid)
     if len(trainings):
@@ -114,12 +114,12 @@ def _rendered(**content: Any) -> str:
 
 
 def in_words(parameters: Mapping[str, Any]) -> str:
-    """Parameters to be read; "defaults" for none."""
+    """Parameters as readable text; "defaults" for none."""
     return ", ".join(f"{name}={value}" for name, value in parameters.items()) or "defaults"
 
 
 def by_configuration(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Runs that are read together, under their notebook's file name and the parameters that are no seeds, in words."""
+    """Runs that are pooled, under their notebook's file name and the parameters other than seeds, as text."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.notebook, in_words(but_seeds(result.parameters))), []).append(result)
@@ -127,7 +127,7 @@ def by_configuration(results: Sequence[Result]) -> dict[tuple[str, str], list[Re
 
 
 def _training_runs(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per training."""
+    """One row per training run."""
     return pd.DataFrame(
         {"notebook": result.notebook.removesuffix(".ipynb"), "run": result.name, **row}
         for result in results
@@ -148,8 +148,8 @@ def _claim_rows(notebook: str, parameters: str, runs: Sequence[Result]) -> list[
 
 
 def over_runs(claims: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Verdict and measurement of one claim that several runs with different seeds made. Estimates are pooled into that
-    of all seeds together. Other measurements must all agree, or the claim is not distinguishable."""
+    """Verdict and measurement of one claim made by several runs with different seeds. Estimates are pooled into one
+    over all seeds. For other measurements all verdicts must agree, or the claim is not distinguishable."""
     if all(claim["estimate"] for claim in claims):
         value = pooled([Estimate(**claim["estimate"]) for claim in claims])
         return VERDICTS[value.above_zero], f"{value:+.3f} ({value.count})"

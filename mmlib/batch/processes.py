@@ -1,4 +1,4 @@
-"""Finding and ending whole process trees: every process inherits a mark in its environment, wherever it was moved."""
+"""Finding and ending whole process trees: every process inherits a mark in its environment, whatever its parent."""
 
 import psutil
 
@@ -6,22 +6,22 @@ MARK = "MMLIB_RUN"
 
 
 def marked(mark: str, spare: int | None = None) -> list[psutil.Process]:
-    """This machine's processes whose mark starts with `mark`, but for the process `spare`. A child keeps the mark of
-    its parent when the parent dies and another process takes it over, which a walk down the tree would miss."""
+    """This machine's processes whose mark starts with `mark`, except the process `spare`. A child keeps the mark of
+    its parent when the parent dies and another process adopts it, which a walk down the tree would miss."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK, "").startswith(mark) and process.pid != spare:
                 found.append(process)
-        except psutil.Error:  # somebody else's, or gone
+        except psutil.Error:  # another user's, or gone
             continue
     return found
 
 
 def kill_marked(mark: str, spare: int | None = None) -> None:
-    """Kill them, and what they start meanwhile."""
+    """Kill these processes, and those they start meanwhile. Raises ValueError for an empty mark."""
     if not mark:
-        raise ValueError("An empty mark would be everybody's.")
+        raise ValueError("An empty mark would match every process.")
     for _ in range(5):
         found = marked(mark, spare)
         if not found:

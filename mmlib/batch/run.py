@@ -1,7 +1,7 @@
 """Run a suite and leave it alone: check everything first, continue past failures, run nothing twice, end with a page.
 
-A folder belongs to one batch at a time. A batch that was killed leaves whole runs or none; the next one takes the
-folder over, ends what is left of the first, and does what is missing.
+A folder belongs to one batch at a time. A batch that was killed leaves complete runs or none; the next one takes
+the folder over, ends what is left of the first, and runs what is missing.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ _PAGE_EVERY = 60  # seconds between two pages of an unfinished batch
 
 
 class FolderInUse(RuntimeError):
-    """Another batch writes into this folder."""
+    """Another batch is writing to this folder."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """Where runs are executed: "local" (processes of this machine), or a "dask" or "ray" cluster whose machines see the
-    same files under the same paths. `address` is the cluster's; without one, the library's own default."""
+    """Where runs are executed: "local" (processes of this machine, or a "dask" or "ray" cluster with machines that see
+    the same files under the same paths). `address` is the cluster's; without one, the library's own default."""
 
     kind: str = "local"
     address: str = ""
@@ -53,7 +53,7 @@ class Backend:
 
     @contextlib.contextmanager
     def parallel(self) -> Iterator[joblib.Parallel]:
-        """A joblib.Parallel that hands out one run at a time and, but for Ray, returns results as they come."""
+        """A joblib.Parallel that dispatches one run at a time and, except with Ray, yields results as they complete."""
         with contextlib.ExitStack() as stack:
             if self.kind == "dask":
                 distributed = _required("distributed", "dask")
@@ -73,7 +73,7 @@ class Backend:
             else:  # a run is a process of its own; a thread is enough to watch it
                 count = self.workers
                 stack.enter_context(joblib.parallel_config("threading"))
-            as_they_come = "list" if self.kind == "ray" else "generator_unordered"  # which Ray cannot do
+            as_they_come = "list" if self.kind == "ray" else "generator_unordered"  # which Ray does not support
             yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as=as_they_come)
 
 
@@ -88,8 +88,8 @@ def _required(module: str, package: str) -> Any:
 
 
 def check(job: Job) -> tuple[str, str, str]:
-    """The job's name, its identity, and what stands in its way ("" for nothing): its device, its weights, its data.
-    To be called where the job will run."""
+    """The job's name, its identity, and what prevents it from running ("" for nothing): its device, its weights, its
+    data. To be called where the job will run."""
     identity, problems = "", []
     try:
         resolve_device(job.effective.get("device", "auto"))
@@ -109,7 +109,7 @@ def check(job: Job) -> tuple[str, str, str]:
 
 
 def state(job: Job, identity: str, out: Path) -> str:
-    """DONE where a finished run of this identity is there and whole; otherwise why the job has to run."""
+    """DONE where a finished run of this identity is there and complete; otherwise why the job has to run."""
     result = read_result(out / job.name)
     if result is None:
         return "damaged" if (out / job.name).exists() else "new"
@@ -119,9 +119,9 @@ def state(job: Job, identity: str, out: Path) -> str:
 
 
 def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: Backend) -> tuple[list[Result], Path]:
-    """Run the jobs into `out`, but for those that are done. Their results, and the page of all that the folder holds.
-    Raises BadParameter before anything has run, FolderInUse, and KeyboardInterrupt, after which the page is there,
-    too."""
+    """Run the jobs into `out`, except those that are done. Returns their results, and the path of the page of all that
+    the folder holds. Raises BadParameter and FolderInUse before anything has run, and KeyboardInterrupt, after the page
+    was written."""
     out = out.resolve()
     if out.exists() and not out.is_dir():
         raise BadParameter(f"{out} is not a folder; name another one with --out.")
@@ -141,7 +141,7 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
                 raise BadParameter(f"The cluster's machines do not see {out}: --out must be on a disk they share.")
             to_run = [job for job in jobs if state(job, identities[job.name], out) != DONE]
             if len(to_run) < len(jobs):
-                print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are finished already and are kept.")
+                print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are already finished and are kept.")
             returned, drawn = {}, time.monotonic()
             running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
             try:
@@ -157,14 +157,14 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
 
 
 def results_in(out: Path) -> list[Result]:
-    """The whole results of a batch's folder, by name. A run that is still on its way is none."""
+    """The complete results in a batch's folder, by name. A run that is still in progress has none."""
     read = (read_result(path.parent) for path in sorted(out.glob(f"[!.]*/{RESULT}")))
     return [result for result in read if result is not None]
 
 
 def _write_page(suite: Suite, identities: Mapping[str, str], out: Path) -> Path:
-    """The page of all whole results in the folder, of which those in `identities` belong to this batch. Those that
-    code, data or versions have left behind are set apart."""
+    """The page of all complete results in the folder, of which those in `identities` belong to this batch. Those made
+    with other code, data or versions are marked as outdated."""
     results = results_in(out)
     missing = sorted(identities.keys() - {result.name for result in results})
     outdated = {
@@ -174,13 +174,13 @@ def _write_page(suite: Suite, identities: Mapping[str, str], out: Path) -> Path:
     }
     try:
         return write_page(suite.name, suite.about, results, outdated, missing, out)
-    except OSError as error:  # results are worth more than their page: the next run makes it
+    except OSError as error:  # results are worth more than their page: the next run writes it
         tqdm.write(f"The page was not written: {error}")
         return out / "index.html"
 
 
 def _identity(result: Result, suite: Suite) -> str:
-    """The identity that this result's run would have now; "" where it cannot be run any more."""
+    """The identity that this result's run would have now; "" where it can no longer be run."""
     try:
         return Job(suite.folder / result.notebook, result.parameters).identity()
     except (OSError, ValueError):
@@ -188,7 +188,7 @@ def _identity(result: Result, suite: Suite) -> str:
 
 
 def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
-    """What would run, with which parameters, what is done already, and how long it may take."""
+    """What would run, with which parameters, what is already done, and how long it may take, as text."""
     lines, total, to_do, unknown, earlier = [], 0.0, 0, 0, results_in(out)
     with backend.parallel() as parallel:
         checked = {
@@ -213,7 +213,7 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
     if total:
         lines.append(
-            f"By earlier runs here, some {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
+            f"Earlier runs here suggest {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
         )
     if unknown:
         lines.append(f"{unknown} have no earlier run to go by.")
@@ -221,8 +221,8 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
 
 
 def expected_seconds(job: Job, earlier: Sequence[Result]) -> tuple[float | None, bool]:
-    """Seconds that a job may take, and whether it was this very run that took them. Where it has not finished before,
-    the median of its notebook's finished runs with other parameters stands in; None where there are none."""
+    """Seconds that a job may take, and whether this very run took them before. Where it has not finished before, the
+    median of its notebook's finished runs with other parameters stands in; None where there are none."""
     same_notebook = [result for result in earlier if result.notebook == job.notebook.name and result.status == FINISHED]
     own = next((result.seconds for result in same_notebook if result.name == job.name), None)
     if own is not None:
@@ -231,7 +231,7 @@ def expected_seconds(job: Job, earlier: Sequence[Result]) -> tuple[float | None,
 
 
 def overview(folder: Path) -> str:
-    """The suites there are, one line each."""
+    """The available suites, one line each."""
     found = [suites.read(name, folder) for name in suites.names(folder)]
     width = max(len(suite.name) for suite in found)
     return "\n".join(f"{suite.name:{width}}  {suite.about}" for suite in found)
@@ -239,15 +239,15 @@ def overview(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _owned(out: Path) -> Iterator[str]:
-    """The folder is this batch's alone, until the block ends, Ctrl-C and SIGTERM included; its token. What a killed
-    batch has left running here is ended, and what it has left half done is removed."""
+    """The folder is reserved for this batch until the block ends, Ctrl-C and SIGTERM included; its token. What a killed
+    batch left running here is ended, and what it left half done is removed."""
     lock, owner = FileLock(out / ".lock"), out / OWNER
     try:
         lock.acquire(timeout=0)
     except Timeout:
         who = owner_of(out)
         raise FolderInUse(
-            f"Another batch writes into {out}: process {who.get('process')} on {who.get('host')}, since "
+            f"Another batch is writing to {out}: process {who.get('process')} on {who.get('host')}, since "
             f"{who.get('since')}. Wait for it, stop it, or name another folder with --out."
         ) from None
 
@@ -260,7 +260,7 @@ def _owned(out: Path) -> Iterator[str]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def stop(*_: object) -> None:
-        leave()  # first: whoever watches a run waits for this
+        leave()  # first: the threads that watch runs wait for this
         raise KeyboardInterrupt
 
     before = {}

@@ -1,7 +1,7 @@
 """Executes one notebook in a process of its own: `python -m mmlib.batch.runner FOLDER`, as `execution` starts it.
 
-Its standard input is its lifeline: whoever started it holds the other end, and when that process is gone, however it
-went, the runner ends and takes the kernel with it. It imports nothing heavy: its start is a cost of every run.
+Its standard input is its lifeline: the process that started it holds the other end, and when that process is gone, for
+whatever reason, the runner ends and kills the kernel. It imports nothing heavy: every run pays for its start.
 """
 
 import json
@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-# A grammar of addresses that jsonschema builds for a second where it finds it; no notebook needs it.
+# A grammar of addresses that jsonschema spends a second building where it is installed; no notebook needs it.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbconvert
@@ -25,7 +25,7 @@ from mmlib.batch.processes import MARK, kill_marked
 REQUEST, OUTCOME = "request.json", "outcome.json"
 NOTEBOOK, WITH_CODE, WITHOUT_CODE = "notebook.ipynb", "with_code.html", "without_code.html"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-# Pages that show outputs of others' code: nothing is fetched, and no script runs, whatever got into an output.
+# These pages show outputs of others' code: nothing is fetched, and no script runs, whatever is in an output.
 _POLICY = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
     "img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'\">"
@@ -88,7 +88,7 @@ def _execute(request: dict[str, Any], folder: Path) -> dict[str, str]:
 
 
 def kind_of(failure: Exception) -> str:
-    """The class of a failure that is not a notebook's own."""
+    """The kind of a failure that is not a notebook's own."""
     return "disk full" if isinstance(failure, OSError) and failure.errno == 28 else "error"
 
 

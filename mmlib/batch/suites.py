@@ -1,7 +1,7 @@
-"""Suites: named sets of runs, `notebooks/suites/*.yaml`. A run is a notebook and parameters; a list is a grid's axis.
+"""Suites: named sets of runs, `notebooks/suites/*.yaml`. A run is a notebook with parameters; a list is a grid's axis.
 
 about: one line for `--list`
-inherits: another suite, whose entries are taken where this one has none of its own; parameters are joined
+inherits: another suite; its entries are used where this one has none of its own; parameters are merged
 notebooks: all, or a list of numbers; `- "07": {epochs: 20}` gives one of them parameters of its own
 parameters: {seeds: 3, first_seed: [0, 3, 6]}
 limits: {cell: 1800, run: 7200}        seconds
@@ -29,14 +29,14 @@ from mmlib.source_code import code_hash, imported_by
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
-# What, besides the kit's own code, decides numbers: a run made with other versions is not the same run.
+# What, besides the kit's own code, affects numbers: a run made with other versions is not the same run.
 _DECISIVE = ("torch", "torchaudio", "torchvision", "numpy", "scipy", "scikit-learn", "espeakng-loader", "av", "pandas")
 _ENTRIES = {"about": str, "inherits": str, "notebooks": (list, str), "parameters": dict, "limits": dict, "budget": dict}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook with the parameters it is to run with: those that differ from its defaults."""
+    """One notebook with the parameters to run it with: those that differ from its defaults."""
 
     notebook: Path
     parameters: dict[str, Any]
@@ -55,12 +55,12 @@ class Job:
 
     @property
     def configuration(self) -> str:
-        """Equal for runs that differ in their seeds alone."""
+        """Equal for runs that differ only in their seeds."""
         return f"{self.notebook.stem} {_canonical(but_seeds(self.parameters))}"
 
     @property
     def data(self) -> tuple[str, bool]:
-        """The data set this run reads, and whether it can do without."""
+        """The data set this run reads, and whether it can run without it."""
         name = self.effective.get("dataset") or self.effective.get("benchmark", "")
         wanted = self.effective.get("data", "real")
         return ("" if wanted == "stand-in" else name), wanted == "auto"
@@ -84,7 +84,7 @@ class Job:
 
 
 def but_seeds(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What runs that are read together, as more seeds of one configuration, have in common."""
+    """The parameters that runs which are pooled, as more seeds of one configuration, have in common."""
     return {name: value for name, value in parameters.items() if name != "first_seed"}
 
 
@@ -111,8 +111,8 @@ class Suite:
     budget: dict[str, Any] = field(default_factory=dict)
 
     def jobs(self, only: Sequence[str], overrides: Mapping[str, Any]) -> list[Job]:
-        """Its runs, every parameter of every one checked against its notebook. `overrides` win over the suite's
-        parameters; `only` are notebook numbers. Raises BadParameter."""
+        """Its runs, every parameter of every one checked against its notebook. `overrides` take precedence over the
+        suite's parameters; `only` are notebook numbers. Raises BadParameter."""
         chosen = _notebooks(self.folder) if self.notebooks == "all" else []
         entries: list[tuple[Path, dict[str, Any]]] = [(notebook, {}) for notebook in chosen]
         for entry in [] if self.notebooks == "all" else self.notebooks:
@@ -137,14 +137,14 @@ class Suite:
 
 
 def names(folder: Path = NOTEBOOKS) -> list[str]:
-    """The suites there are."""
+    """The names of the available suites."""
     return sorted(path.stem for path in (folder / "suites").glob("*.yaml"))
 
 
 def read(name: str, folder: Path = NOTEBOOKS, heirs: tuple[str, ...] = ()) -> Suite:
-    """The suite of this name. Raises BadParameter where there is none, or its file is not as it should be."""
+    """The suite of this name. Raises BadParameter where there is none, or its file is invalid."""
     if name in heirs:
-        raise BadParameter(f"Suites inherit in a circle: {' → '.join([*heirs, name])}.")
+        raise BadParameter(f"Suites inherit in a cycle: {' → '.join([*heirs, name])}.")
     path = folder / "suites" / f"{name}.yaml"
     if name not in names(folder):
         raise BadParameter(f"There is no suite {name!r}; there are: {', '.join(names(folder)) or 'none'}.")
@@ -192,7 +192,7 @@ def make_job(notebook: Path, values: Mapping[str, Any]) -> Job:
 
 
 def _refuse_shared_seeds(jobs: Sequence[Job]) -> None:
-    """Runs that are read together, as more seeds of one configuration, must not share any."""
+    """Runs that are pooled, as more seeds of one configuration, must not share any."""
     seen: dict[tuple[str, int], Job] = {}
     for job in jobs:
         first, count = job.effective.get("first_seed", 0), job.effective.get("seeds", 1)

@@ -15,25 +15,25 @@ _READERS = {name: f"digits.{name}" for name in DIGITS} | {name: f"clips.{name}" 
 
 
 def module_of(name: str) -> str:
-    """The name of the module that reads this data set. Raises a ValueError that lists the data sets there are."""
+    """The name of the module that reads this data set. Raises a ValueError that lists the available data sets."""
     if name not in _READERS:
         raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(_READERS)}.")
     return f"{__name__}.{_READERS[name]}"
 
 
 def reader(name: str) -> ModuleType:
-    """The module that reads this data set. It is imported when it is asked for: who trains on digits needs no video
-    decoder."""
+    """The module that reads this data set, imported only when needed: training on digits needs no video decoder. Raises
+    like `module_of`."""
     return import_module(module_of(name))
 
 
 def load(name: str, **dials: object) -> Splits:
-    """The named data set. `dials` are the keyword arguments of its own `load`."""
+    """The named data set. `dials` are the keyword arguments of its own `load`, which says what it raises."""
     return reader(name).load(**dials)
 
 
 def content_of(name: str, dispensable: bool = False) -> str:
-    """What the prepared files of this data set hold, as a hash; "" for data that code makes, and for no name. Reads no
+    """A hash of the prepared files of this data set; "" for data that is generated, and for no name. Reads no
     clips. Raises MissingData, which says how to get them, where there are none, unless they are `dispensable`."""
     try:
         if name in CLIPS:

@@ -1,4 +1,4 @@
-"""Where synthesised and prepared data is kept, and how it gets there whole or not at all."""
+"""Where synthesised and prepared data is kept, and how it is written completely or not at all."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
-    os.chmod(name, 0o644)  # as other files: a group may read it
+    os.chmod(name, 0o644)  # like other files: a group may read it
     try:
         yield Path(name)
         os.replace(name, path)
@@ -43,7 +43,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read them back. A damaged file gives a ValueError that names it."""
+    """Read them back. Raises FileNotFoundError, or a ValueError that names a damaged file."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -54,7 +54,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def make_once(path: Path, make: Callable[[], object]) -> None:
-    """Call `make`, which puts `path` there, unless it is there. Processes that want the same at once wait for one."""
+    """Call `make`, which puts `path` there, unless it is there. Of several processes that need it at once, one makes it
+    and the others wait."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
@@ -63,7 +64,7 @@ def make_once(path: Path, make: Callable[[], object]) -> None:
 
 
 def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays under this name in the cache, made first where they are not there yet."""
+    """The arrays under this name in the cache, made first where they are not there yet. Raises like `load_arrays`."""
     path = cache_directory() / f"{name}.npz"
     make_once(path, lambda: save_arrays(path, make()))
     return load_arrays(path)

@@ -1,4 +1,4 @@
-"""The one container every notebook, method and instrument speaks: a multimodal data set and its batches."""
+"""The one container that every notebook, method and instrument uses: a multimodal data set and its batches."""
 
 import hashlib
 import math
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class MultimodalDataset:
-    """N samples seen through any number of modalities.
+    """N samples in any number of modalities.
 
     Tensors may live in memory, on a GPU, or on disk (`stored.StoredRows`); the interface is the same.
     Build one from your own arrays with `MultimodalDataset.from_arrays`.
@@ -38,7 +38,7 @@ class MultimodalDataset:
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...]
     truth: dict[str, Tensor] = field(default_factory=dict)  # per-sample ground truth, each (N,)
-    # Modality → what turns stored signals into network inputs, batch by batch, for data too large to keep as inputs.
+    # Modality → what turns stored signals into inputs, batch by batch, for data too large to keep as inputs.
     front_end: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -54,7 +54,7 @@ class MultimodalDataset:
         """Check and wrap your own arrays.
 
         `inputs` maps each modality to an array (N, …); floating-point or uint8. `labels` and `domains` are
-        integers (N,), counted from 0. Names default to "0", "1", …; without `domains` all is one domain.
+        integers (N,), counted from 0. Names default to "0", "1", …; without `domains`, all samples are in one domain.
         Raises ValueError or TypeError naming the modality or field, what was found and what was expected.
         """
         if not inputs:
@@ -101,7 +101,7 @@ class MultimodalDataset:
 
     @property
     def evaluation_batch(self) -> int:
-        """How many samples to evaluate at a time: at most 512, and 2²⁶ input values (256 MiB)."""
+        """How many samples to evaluate at a time: at most 512, and at most 2²⁶ input values (256 MiB)."""
         values = sum(math.prod(shape) for shape in self.input_shapes.values())
         return max(1, min(512, 2**26 // values))
 
@@ -126,11 +126,13 @@ class MultimodalDataset:
         return digest.hexdigest()[:16]
 
     def to(self, device: str | torch.device) -> "MultimodalDataset":
-        """Everything on one device, so that batches are gathered there; what is on disk is read where that is a GPU."""
+        """Everything on one device, so that batches are gathered there; data on disk is read into memory only for a
+        GPU."""
         return self._map(lambda tensor: tensor.to(device))
 
     def resident(self, device: torch.device) -> "MultimodalDataset":
-        """On the GPU where it takes at most half of its free memory; otherwise where it is, and batches are moved."""
+        """On the GPU if it takes at most half of its free memory; otherwise it stays where it is, and batches are
+        moved."""
         if device.type == "cuda":
             tensors = [*self.inputs.values(), self.labels, self.domains, *self.truth.values()]
             size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -139,7 +141,7 @@ class MultimodalDataset:
         return self.to(device)
 
     def subset(self, selection: Tensor | Sequence[int]) -> "MultimodalDataset":
-        """The samples at these indices, or where this boolean mask (N,) is true."""
+        """The samples at these indices, or where this boolean mask (N,) is true. Raises ValueError or IndexError."""
         selection = torch.as_tensor(selection, device=self.device)
         if selection.dtype == torch.bool:
             if selection.shape != self.labels.shape:
@@ -159,13 +161,13 @@ class MultimodalDataset:
         return self.subset(torch.isin(self.domains, wanted))
 
     def domain_index(self, name: str) -> int:
-        """The number of a domain, or a ValueError that lists the domains there are."""
+        """The number of a domain. Raises a ValueError that lists the domains of this data."""
         if name not in self.domain_names:
             raise ValueError(f"There is no domain {name!r}; this data has {', '.join(self.domain_names)}.")
         return self.domain_names.index(name)
 
     def select_modalities(self, *names: str) -> "MultimodalDataset":
-        """Only these modalities."""
+        """Only these modalities. Raises a ValueError that lists the modalities of this data."""
         for name in names:
             if name not in self.inputs:
                 raise ValueError(f"There is no modality {name!r}; this data has {', '.join(self.inputs)}.")
@@ -179,7 +181,7 @@ class MultimodalDataset:
         return replace(self, inputs=inputs)
 
     def split(self, fractions: Sequence[float], generator: torch.Generator) -> tuple["MultimodalDataset", ...]:
-        """Disjoint parts of these fractions (sum ≤ 1), stratified by domain and class."""
+        """Disjoint parts of these fractions (sum ≤ 1), stratified by domain and class. Raises ValueError."""
         if any(fraction <= 0 for fraction in fractions) or sum(fractions) > 1 + 1e-9:
             raise ValueError(f"fractions must be positive and sum to at most 1, not {list(fractions)}.")
         strata = self.domains.cpu() * len(self.class_names) + self.labels.cpu()
@@ -200,10 +202,11 @@ class MultimodalDataset:
         rows: Tensor | None = None,
         stored: bool = False,
     ) -> Iterator[Batch]:
-        """All samples once, or these `rows`, in order or shuffled by the generator, without worker processes.
+        """All samples once, or these `rows`, in order or shuffled by the generator, without worker processes. Raises
+        a ValueError for a batch_size below 1.
 
         The permutation is drawn on the CPU, so that it is the same on every device. Data on disk is gathered batch by
-        batch, copied to `device`, and turned into network inputs there; `stored` leaves it as it is stored.
+        batch, copied to `device`, and turned into network inputs there; `stored` leaves signals as they are stored.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
@@ -215,7 +218,7 @@ class MultimodalDataset:
             yield batch if stored else batch._replace(inputs=self.as_inputs(batch.inputs))
 
     def _gathered(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
-        """The rows of each part; what is on disk is read in a thread while the part before it is worked on."""
+        """The rows of each part; data on disk is read in a thread while the previous part is processed."""
 
         def gather(indices: Tensor) -> Batch:
             inputs = {name: tensor[indices] for name, tensor in self.inputs.items()}
@@ -265,7 +268,8 @@ def move(batch: Batch, device: str | torch.device) -> Batch:
 
 
 def concatenate(datasets: Sequence[MultimodalDataset]) -> MultimodalDataset:
-    """Several parts of the same data as one. Truth fields that not all parts have are dropped."""
+    """Several parts of the same data as one. Truth fields that not all parts have are dropped. Raises a ValueError
+    where class or domain names differ."""
     first = datasets[0]
     for other in datasets[1:]:
         if (other.class_names, other.domain_names) != (first.class_names, first.domain_names):

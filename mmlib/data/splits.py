@@ -1,4 +1,4 @@
-"""Training, validation and test part of a data set, and protocols over its domains."""
+"""Training, validation and test parts of a data set, and protocols over its domains."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from mmlib.data.dataset import MultimodalDataset, concatenate
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set as a loader returns it: three disjoint parts and the way from raw signal to network input."""
+    """A data set as a loader returns it: three disjoint parts, and how raw signals become network inputs."""
 
     train: MultimodalDataset
     validation: MultimodalDataset
@@ -20,15 +20,15 @@ class Splits:
     # Modality → batched transform, raw signal → input. Empty where the parts carry one of their own: data that is read
     # from disk batch by batch, whose augmentations start from the stored signal.
     front_end: dict[str, Callable[[Tensor], Tensor]]
-    augmentations: dict[str, Callable[[Tensor, torch.Generator], Tensor]]  # modality → what training does to inputs
-    sample_rates: dict[str, int]  # modality → Hz, for those one can listen to
+    augmentations: dict[str, Callable[[Tensor, torch.Generator], Tensor]]  # modality → what training applies to inputs
+    sample_rates: dict[str, int]  # modality → Hz, for modalities that can be listened to
     # The parts of an unseen domain to test on: only "test" where handwriting or actors recur across domains.
     target_parts: tuple[str, ...] = ("test",)
     about: str = ""  # data set, protocol and missing clips, for every table made from it
 
     @property
     def is_stand_in(self) -> bool:
-        """Whether these are synthetic clips that only have a benchmark's layout (`about` says so, too)."""
+        """Whether these are synthetic clips that only have a benchmark's layout (`about` says so as well)."""
         return self.about.startswith("STAND-IN")
 
     def preprocessed(self, device: str | torch.device = "cpu") -> "Splits":
@@ -39,7 +39,8 @@ class Splits:
         return replace(self, **parts, front_end={})
 
     def leave_out(self, target: str) -> "DomainProtocol":
-        """Train, validate and test on the other domains; `target` is never seen before the target test."""
+        """Train, validate and test on the other domains; `target` is not seen before the target test. Raises a
+        ValueError for an unknown target or an empty part."""
         sources = [name for name in self.train.domain_names if name != target]
         if len(sources) == len(self.train.domain_names):
             self.train.domain_index(target)  # raises, naming the domains there are
@@ -50,7 +51,7 @@ class Splits:
         return DomainProtocol(self.train, self.validation, self.test, self.test)
 
     def single_source(self, source: str, target: str) -> "DomainProtocol":
-        """Train, validate and test on one domain, then test on another."""
+        """Train, validate and test on one domain, then test on another. Raises a ValueError where a part is empty."""
         return self._protocol([source], target)
 
     def _protocol(self, sources: list[str], target: str) -> "DomainProtocol":

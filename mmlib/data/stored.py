@@ -1,10 +1,10 @@
-"""Prepared data on disk: one memory-mapped array per modality and a manifest with a row per clip.
+"""Prepared data on disk: one memory-mapped array per modality and a manifest with one row per clip.
 
     <cache>/<name>/prepared.json   what was prepared, with which parameters, and counts of clips
     <cache>/<name>/manifest.csv    key, label, status, the splits' own columns, facts and source hash of every clip
     <cache>/<name>/<modality>.npy  (clips, …), rows in the manifest's order
 
-`data.clips.preparation` writes it; `open_prepared` reads it. Nothing is loaded before a batch asks for it.
+`data.clips.preparation` writes it; `open_prepared` reads it. Nothing is loaded before a batch needs it.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from mmlib.data.cache import MissingData, cache_directory
 
 
 class StoredRows:
-    """Some rows of a memory-mapped array, in some order, in the place of a tensor (N, …): selecting rows reads nothing,
-    indexing reads the rows asked for. `content` names what the array holds, for fingerprints."""
+    """Some rows of a memory-mapped array, in some order, in place of a tensor (N, …): selecting rows reads nothing,
+    indexing reads the rows requested. `content` identifies what the array holds, for fingerprints."""
 
     device = torch.device("cpu")
 
@@ -34,17 +34,17 @@ class StoredRows:
         return len(self.rows)
 
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
-        # NumPy's indexing, which starts no threads of its own: batches are read in a thread beside the training.
+        # NumPy's indexing, which starts no threads of its own: batches are read in a thread alongside training.
         return torch.from_numpy(self.array.numpy()[self.rows[indices].numpy()])
 
     @property
     def shape(self) -> torch.Size:
-        """(N, …), as of the tensor it stands for."""
+        """(N, …), as for the tensor it stands for."""
         return torch.Size((len(self.rows), *self.array.shape[1:]))
 
     @property
     def ndim(self) -> int:
-        """As of the tensor it stands for, like the next four."""
+        """As for the tensor it stands for, like the next four."""
         return self.array.ndim
 
     @property
@@ -65,11 +65,11 @@ class StoredRows:
         return StoredRows(self.array, self.rows[selection.cpu()], self.content)
 
     def to(self, device: str | torch.device) -> "StoredRows | Tensor":
-        """On another device, read as a whole; on the CPU, as it is."""
+        """On another device as a tensor, read as a whole; on the CPU unchanged."""
         return self if torch.device(device).type == "cpu" else self[:].to(device)
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Pieces of this many rows, each read when its turn comes."""
+        """Pieces of this many rows, each read when it is reached."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def fingerprint(self) -> str:
@@ -84,7 +84,7 @@ def selected(values: Tensor | StoredRows, selection: Tensor) -> Tensor | StoredR
 
 
 def joined(parts: list[Tensor | StoredRows]) -> Tensor | StoredRows:
-    """Rows of several parts after one another; parts of one array on disk stay there."""
+    """The rows of several parts, concatenated; parts of one array on disk stay there."""
     first = parts[0]
     if isinstance(first, StoredRows) and all(isinstance(p, StoredRows) and p.array is first.array for p in parts):
         return StoredRows(first.array, torch.cat([part.rows for part in parts]), first.content)
@@ -93,8 +93,8 @@ def joined(parts: list[Tensor | StoredRows]) -> Tensor | StoredRows:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set: its manifest (clips that are there), its arrays, its parameters, and how
-    many of the expected clips are not there."""
+    """A prepared data set: its manifest (the clips that are there), its arrays, its parameters, and the number of clips
+    that were expected."""
 
     folder: Path
     manifest: pd.DataFrame
@@ -105,7 +105,7 @@ class Prepared:
 
     @property
     def missing(self) -> int:
-        """Clips that are missing or corrupt, by name in manifest.csv."""
+        """Number of clips that are missing or corrupt; manifest.csv names them."""
         return self.expected - len(self.manifest)
 
 
@@ -143,7 +143,8 @@ def map_arrays(folder: Path, about: dict) -> dict[str, Tensor]:
 
 
 def open_prepared(name: str) -> Prepared:
-    """The prepared data set `name`. Raises MissingData, which says how to get it, where it was not prepared."""
+    """The prepared data set `name`. Raises MissingData, which says how to get it, where it was not prepared,
+    and a ValueError where it is damaged."""
     folder = folder_of(name)
     if not (folder / "prepared.json").exists():
         raise MissingData(

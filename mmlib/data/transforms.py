@@ -1,4 +1,4 @@
-"""Batched transforms: the same code on CPU and GPU, every draw from a generator that is handed in.
+"""Batched transforms: the same code on CPU and GPU, every draw from a generator that is passed in.
 
 Front ends turn raw signals into network inputs; augmentations change a batch in training.
 """
@@ -90,9 +90,9 @@ class FrameCrop:
     """Stored frames (batch, frames, height, width, channels) uint8 → crops (batch, channels, frames, size, size),
     normalised by channel.
 
-    Called, it takes what evaluation sees: the whole frame scaled to the square (`whole`, as in the imbalance papers),
-    or the middle square of ⅞ of its shorter side (224 of 256, as in the MMDG papers). `random` is what training does.
-    With `window`, only that many of the stored frames: the middle ones, or a random stretch.
+    Called, it returns what evaluation sees: the whole frame scaled to the square (`whole`, as in the imbalance papers),
+    or the middle square of ⅞ of its shorter side (224 of 256, as in the MMDG papers). `random` is what training
+    sees. With `window`, only that many of the stored frames are used: the middle ones, or a random stretch.
     """
 
     size: int = 224
@@ -114,7 +114,8 @@ class FrameCrop:
 
     def random(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """A random crop of 8 … 100 % of the area with an aspect ratio of ¾ … 4/3, flipped with probability ½, the same
-        for all frames of a clip. A flip turns optical flow's (two channels) horizontal component round."""
+        for all frames of a clip. A flip negates the horizontal component of optical flow (two
+        channels)."""
         batch, count, height, width, _ = frames.shape
         draws = torch.rand(6, batch, generator=generator, device=generator.device).cpu()
         starts = (draws[5] * (count - self._length(count) + 1)).long()
@@ -167,8 +168,9 @@ class PowerSpectrogram:
 
 @dataclass(frozen=True)
 class MagnitudeSpectrogram:
-    """Stored sound (batch, time) int16 → log(|STFT| + 1e-7) (batch, 1, 257, frames), not standardised, as OGM-GE takes
-    it from CREMA-D: Hann windows of 512 every 353 samples, padded by zeros in the middle of the first and last one."""
+    """Stored sound (batch, time) int16 → log(|STFT| + 1e-7) (batch, 1, 257, frames), not standardised, as OGM-GE
+    computes it on CREMA-D: Hann windows of 512 centred on every 353rd sample, zero-padded at both
+    ends."""
 
     window: int = 512
     hop: int = 353
@@ -200,8 +202,8 @@ def as_waveform(stored: Tensor) -> Tensor:
 def noise_and_blank_band(
     spectrograms: Tensor, generator: torch.Generator, noise: float = 0.05, band: int = 9
 ) -> Tensor:
-    """What the MMDG papers do to a spectrogram in training: uniform noise in ± `noise`, and `band` frequency bins at a
-    random place set to 0."""
+    """What the MMDG papers do to a spectrogram (batch, 1, bins, frames) in training: uniform noise in ± `noise`, and
+    `band` frequency bins at a random place set to 0."""
     batch, _, bins, _ = spectrograms.shape
     draws = torch.rand(spectrograms.shape, generator=generator, device=generator.device).to(spectrograms.device)
     starts = torch.randint(0, bins - 1 - band, (batch, 1), generator=generator, device=generator.device)
@@ -216,7 +218,7 @@ def augment(
     augmentations: Mapping[str, Augmentation],
     generator: torch.Generator,
 ) -> Batch:
-    """Each stored modality as training sees it: through its augmentation, else through its front end, else as it is."""
+    """Each stored modality as training sees it: through its augmentation, else its front end, else unchanged."""
     inputs = dict(batch.inputs)
     for name, value in batch.inputs.items():
         if name in augmentations:
@@ -227,7 +229,7 @@ def augment(
 
 
 def _tukey(length: int, share: float) -> Tensor:
-    """scipy's periodic Tukey window: cosine slopes over this share of it, flat between them."""
+    """scipy's periodic Tukey window: cosine slopes over this share of its length, flat between them."""
     place = torch.arange(length, dtype=torch.float64) / length * 2 / share
     slope = torch.minimum(place, 2 / share - place).clamp(max=1)
     return (0.5 * (1 - torch.cos(math.pi * slope))).float()

@@ -1,4 +1,4 @@
-"""Weight averaging: one shadow network, updated in place by foreach kernels and without synchronisation.
+"""Weight averaging: one shadow network, updated in place by foreach kernels without synchronisation.
 
 Batch-norm running statistics are averaged with the same weights as the parameters (as in MBCD's port); the integer
 counter `num_batches_tracked` is copied. `refresh_batch_norm` re-estimates the statistics from data instead.
@@ -15,10 +15,10 @@ from mmlib.checks import Number, check
 
 
 class AveragedNetwork(nn.Module):
-    """A running average Θ̄ of a network's weights Θ; `module` is the network that has them.
+    """A running average Θ̄ of a network's weights Θ; `module` is the network that holds them.
 
     `lerp_towards(network, w)` moves it: Θ̄ ← (1 − w) Θ̄ + w Θ. With w = 1 − β this is the exponential average, with
-    w = 1/(n + 1) the equal average of n + 1 networks. The average never gets gradients and stays in eval mode.
+    w = 1/(n + 1) the equal average of n + 1 networks. The average gets no gradients and stays in eval mode.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -26,7 +26,7 @@ class AveragedNetwork(nn.Module):
         self.module = copy.deepcopy(network).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "AveragedNetwork":
-        """Nothing: an average stays in eval mode."""
+        """Does nothing: an average stays in eval mode."""
         return super().train(False)
 
     @torch.no_grad()
@@ -41,7 +41,8 @@ class AveragedNetwork(nn.Module):
 
 
 class ExponentialAverage(AveragedNetwork):
-    """Θ̄ ← β Θ̄ + (1 − β) Θ. β follows from `half_life`, a share of all training steps, or is given as `decay`."""
+    """Θ̄ ← β Θ̄ + (1 − β) Θ. β follows from `half_life`, a share of all training steps, or is given as `decay`. Raises a
+    ValueError for values out of range."""
 
     def __init__(self, network: nn.Module, half_life: float = 0.1, decay: float | None = None) -> None:
         super().__init__(network)
@@ -50,7 +51,7 @@ class ExponentialAverage(AveragedNetwork):
         self.half_life, self.given_decay, self.decay = half_life, decay, decay or 0.0
 
     def begin(self, total_steps: int) -> None:
-        """Fix β for a training of this many steps."""
+        """Fix β for a run of this many steps."""
         if self.given_decay is None:
             self.decay = decay_for_half_life(self.half_life, total_steps)
 
@@ -66,7 +67,8 @@ def _tensors(network: nn.Module) -> list[Tensor]:
 def decay_for_half_life(half_life: float, total_steps: int) -> float:
     """β such that a network's weight in the average halves every `half_life` (share of all training steps).
 
-    The random start then still weighs 2^(−1/half_life) at the end: half_life 0.1 → 0.1 %.
+    The random start then still has a weight of 2^(−1/half_life) at the end: half_life 0.1 → 0.1 %. Raises a ValueError
+    for a half_life outside (0, 1].
     """
     check({"half_life": half_life}, {"half_life": Number(0, 1, above=True)}, "A share of training")
     return math.exp(-math.log(2) / max(1.0, half_life * total_steps))
@@ -76,7 +78,7 @@ def decay_for_half_life(half_life: float, total_steps: int) -> float:
 def refresh_batch_norm(network: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
     """Re-estimate all batch-norm running statistics from these input batches, equally weighted.
 
-    Parameters stay as they are; modes and momenta are restored. Nothing happens without batch norm.
+    Parameters are unchanged; modes and momenta are restored. Without batch norm, nothing happens.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not layers:

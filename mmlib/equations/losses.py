@@ -16,7 +16,7 @@ def fused_cross_entropy(fused_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def unimodal_cross_entropies(unimodal_logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """CE(z_k, y) for every modality k."""
+    """CE(z_k, y) for every modality k, mean over the batch: logits (batch, classes) each, labels (batch,)."""
     return {name: functional.cross_entropy(logits, labels) for name, logits in unimodal_logits.items()}
 
 
@@ -24,13 +24,14 @@ def unimodal_cross_entropies(unimodal_logits: Mapping[str, Tensor], labels: Tens
 
 
 def confidences(unimodal_logits: Mapping[str, Tensor]) -> Tensor:
-    """s_k = Σ_i max_c σ(z_k,i)_c, (M,): how sure each modality is on this batch, right or wrong. Without gradient."""
+    """s_k = Σ_i max_c σ(z_k,i)_c, (M,): how confident each modality is on this batch, right or wrong. Without
+    gradient."""
     logits = torch.stack([logits.detach() for logits in unimodal_logits.values()])
     return logits.softmax(-1).amax(-1).sum(-1)
 
 
 def speed_ratios(confidence: Tensor) -> Tensor:
-    """r_k = 1/(M−1) Σ_{j≠k} s_k / s_j, (M,) → (M,). Needs at least two modalities."""
+    """r_k = 1/(M−1) Σ_{j≠k} s_k / s_j, (M,) → (M,). Raises a ValueError for fewer than two modalities."""
     count = len(confidence)
     if count < 2:
         raise ValueError("A modality's speed is relative to the others': at least two modalities are needed.")
@@ -38,7 +39,7 @@ def speed_ratios(confidence: Tensor) -> Tensor:
 
 
 def drop_probabilities(ratios: Tensor) -> Tensor:
-    """p_k = tanh(max(r_k − 1, 0)): only modalities faster than average can be dropped."""
+    """p_k = tanh(max(r_k − 1, 0)), (M,) → (M,): only modalities with a ratio above 1 can be dropped."""
     return (ratios - 1).clamp(min=0).tanh()
 
 
@@ -46,7 +47,7 @@ def draw_mask(drop_probability: Tensor, batch: int) -> Tensor:
     """Which modalities each sample keeps, (batch, M) of 0 and 1, without rescaling.
 
     Each modality is dropped with its own probability. A sample that would lose all of them keeps one drawn at random;
-    with adaptive probabilities that never happens, because the slowest modality has p = 0. [kit]
+    with adaptive probabilities that never happens, because the least confident modality has p = 0. [kit]
     """
     draws = torch.rand(2, batch, len(drop_probability), device=drop_probability.device)
     kept = draws[0] >= drop_probability
@@ -60,8 +61,8 @@ def draw_mask(drop_probability: Tensor, batch: int) -> Tensor:
 def look_ahead(loss: Tensor, parameters: Mapping[str, Tensor], step: float, order: int) -> dict[str, Tensor]:
     """θ' = θ − α ∇_θ loss for these parameters, differentiable with respect to θ.
 
-    `order` 1 takes the gradient as a constant; 2 keeps its dependence on θ, so that minimising a loss at θ' sees the
-    curvature of this one too. The graph of `loss` stays usable.
+    `order` 1 takes the gradient as a constant; 2 keeps its dependence on θ, so that minimising a loss at θ' takes
+    the curvature of this one into account. The graph of `loss` stays usable. Raises a ValueError for another order.
     """
     if order not in (1, 2):
         raise ValueError(f"order must be 1 (the gradient is a constant) or 2 (exact), not {order!r}.")
@@ -92,16 +93,16 @@ def true_class_scores(unimodal_logits: Mapping[str, Tensor], labels: Tensor) -> 
 def relative_scores(scores: Tensor, usual: Tensor | None = None) -> Tensor:
     """r_k,i = min(1, p_k,i / p̄_k), (…, M, N) → (…, M, N): what a modality knows of a sample by its own standards.
 
-    p̄_k, (…, M), is the modality's usual score, by default its mean over the N samples. Who knows a sample as well as
-    usual knows it well enough: neither another modality's head start nor an especially easy signal makes a gap. With
-    p̄ = 1 these are the plain scores. [kit]
+    p̄_k, (…, M), is the modality's usual score, by default its mean over the N samples. A modality that knows a sample
+    as well as usual knows it well enough: neither another modality's head start nor an especially easy signal opens a
+    gap. With p̄ = 1 these are the plain scores. [kit]
     """
     usual = scores.mean(-1) if usual is None else usual
     return (scores / usual.clamp(min=1e-6)[..., None]).clamp(max=1)
 
 
 def modality_gap(scores: Tensor) -> Tensor:
-    """g_i = max_k p_k,i − min_k p_k,i, (M, B) → (B,); of two modalities |p_a,i − p_b,i|."""
+    """g_i = max_k p_k,i − min_k p_k,i, (M, B) → (B,); for two modalities |p_a,i − p_b,i|."""
     return scores.amax(0) - scores.amin(0)
 
 
@@ -113,7 +114,7 @@ def gap_penalty(scores: Tensor) -> Tensor:
 
 def shift_penalty(gaps: Tensor, balanced_mean: Tensor, imbalanced_mean: Tensor) -> Tensor:
     """S_i = ½ ((g_i − μ_bal)_+ / (μ_imb − μ_bal))², (B,) → (B,): 0 up to the balanced mean, ½ at the imbalanced one.
-    Their distance is the unit, not σ_bal, which may be tiny. [kit]"""
+    The unit is their distance, not σ_bal, which may be tiny. [kit]"""
     return 0.5 * ((gaps - balanced_mean).clamp(min=0) / (imbalanced_mean - balanced_mean)).square()
 
 

@@ -1,4 +1,4 @@
-"""One-dimensional Gaussian mixtures of the modality gaps: fitted on the device, judged, and turned into a posterior."""
+"""One-dimensional Gaussian mixtures of the modality gaps: fitted on the device, tested, and turned into a posterior."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Inseparable(ValueError):
 
 
 def averaged_scores(scores: Tensor, smoothing: float = 0.7) -> Tensor:
-    """Scores by epoch (epochs, …) → their average up to each epoch, the past with the weight `smoothing`:
+    """Scores by epoch (epochs, …) → their exponential average up to each epoch, the past with the weight `smoothing`:
     p̄_t = smoothing · p̄_{t−1} + (1 − smoothing) · p_t, starting with the first epoch's."""
     averaged = [scores[0]]
     for new in scores[1:]:
@@ -25,11 +25,11 @@ def averaged_scores(scores: Tensor, smoothing: float = 0.7) -> Tensor:
 
 
 def heads_have_peaked(accuracies: Sequence[float], patience: int = 4, smoothing: float = 0.5) -> bool:
-    """The warm-up rule: the heads' mean validation accuracy by epoch, averaged over epochs (the past with the weight
-    `smoothing`), has had no new maximum for `patience` epochs.
+    """The warm-up rule: whether the heads' mean validation accuracy by epoch, averaged over epochs (the past with the
+    weight `smoothing`), has had no new maximum for `patience` epochs.
 
-    As long as a head learns what carries over, clean samples' scores grow; once it memorises bad samples, their gap
-    closes, and what it knew of others gets no better. The averaged scores of the gaps lag behind by a few epochs, and
+    As long as a head learns what generalises, clean samples' scores grow; once it memorises bad samples, their gap
+    closes, and its accuracy on others gets no better. The averaged scores of the gaps lag behind by a few epochs, and
     so does the rule. No ground truth is needed. [kit]
     """
     averaged: list[float] = []
@@ -55,11 +55,12 @@ class Mixture:
         return (3 * len(self.means) - 1) * math.log(self.count) - 2 * self.log_likelihood
 
     def densities(self, values: Tensor) -> Tensor:
-        """π_c N(x; μ_c, σ_c²), (K, …)."""
+        """π_c N(x; μ_c, σ_c²), (…) → (K, …)."""
         return _log_densities(values.double(), self.weights, self.means, self.variances).exp()
 
     def posterior(self, values: Tensor) -> Tensor:
-        """P(component of the higher mean | x) of two components, in 0 … 1 and never falling in x.
+        """P(component of the higher mean | x) of two components, in 0 … 1 and non-decreasing in x. Raises a
+        ValueError for another number of components.
 
         The log odds are a parabola in x whose vertex lies outside (μ_bal, μ_imb). Beyond the vertex Bayes' rule would
         give the wider component both tails; there the odds keep the vertex's value. [kit]
@@ -87,9 +88,9 @@ def fit_mixture(
     """Maximum likelihood by EM from several starts, on the values' device and in float64.
 
     EM runs on the sums of 1, x and x² within narrow bins, so an iteration's cost does not depend on N. It ends after
-    `iterations`, or when 50 of them gain less than 1e-9 in log-likelihood per value; nothing else waits for the device.
-    The starts cut the sorted values at different quantiles: nothing is random. Raises Inseparable for fewer than 10
-    values per component or values that are all (nearly) equal, and a ValueError for NaN and infinities.
+    `iterations`, or when 50 of them gain less than 1e-9 in log-likelihood per value; nothing else synchronises with the
+    device. The starts split the sorted values at different quantiles: nothing is random. Raises Inseparable for fewer
+    than 10 values per component or values that are all (nearly) equal, and a ValueError for NaN and infinities.
     """
     values = values.detach().flatten().double()
     _check(values, components)
@@ -118,7 +119,7 @@ def fit_mixture(
 
 @dataclass(frozen=True)
 class Separation:
-    """Two components against one, with a verdict that can be negative."""
+    """Two components compared with one, with a verdict that can be negative."""
 
     mixture: Mixture  # of two components
     bic_gain: Tensor  # (), BIC of one component minus BIC of two
@@ -133,7 +134,7 @@ class Separation:
     def verdict(self) -> str:
         """ "one component is enough" unless BIC prefers two by more than 10 (Kass and Raftery's "very strong");
         "two peaks" where the coefficient exceeds the uniform distribution's 5/9 as well, else "two components, one
-        peak" (skewed or heavy-tailed values want two components, too)."""
+        peak" (skewed or heavy-tailed values need two components as well)."""
         if not self.two_components:
             return "one component is enough"
         return "two peaks" if self.bimodality > 5 / 9 else "two components, one peak"
@@ -180,7 +181,7 @@ _CUTS = (0.5, 1.0, 2.0, 4.0)  # the k-th of K cuts lies at the quantile (k/K)^(1
 
 
 def _starts(values: Tensor, components: int, variance_floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, means and variances (K, starts): the sorted values cut into K runs, in a different way per start."""
+    """Weights, means and variances (K, starts): the sorted values split into K runs, differently for each start."""
     ordered = values.sort().values
     starts = []
     for power in _CUTS:

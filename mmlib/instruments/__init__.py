@@ -1,4 +1,4 @@
-"""Questions asked of a trained network."""
+"""Measurements on trained networks: balance, flatness, gradients, and separation of degraded samples."""
 
 from mmlib.instruments.balance import (
     features_of,

@@ -1,4 +1,4 @@
-"""Who is learning, and who is only carried along: speed, probes, contributions, robustness."""
+"""Which modality is learned, and which is left behind: speed, probes, contributions, robustness."""
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -16,7 +16,8 @@ from mmlib.models.evaluate import evaluate
 
 def learning_speed(accuracies: Sequence[float], chance: float) -> float:
     """How early a training accuracy rises, 0 … 1: the mean over epochs of its share of the way from chance to its
-    own best. 1: there after the first epoch; near 0: late. Independent of how high the best is."""
+    own best. 1: at its best from the first epoch on; near 0: late. Independent of how high the best is. Raises a
+    ValueError for anything but one accuracy per epoch."""
     curve = np.asarray(accuracies, float)
     if curve.ndim != 1 or len(curve) == 0:
         raise ValueError("learning_speed needs one accuracy per epoch.")
@@ -40,7 +41,7 @@ def probe_accuracy(
 ) -> float:
     """Post-hoc linear probe: accuracy on `test` of a logistic regression on this encoder's frozen features of `train`.
 
-    What the encoder knows, whatever the joint model's head made of it (MBCD's Fig. 1a)."""
+    What the encoder knows, whatever the joint model's head makes of it (MBCD's Fig. 1a)."""
     from sklearn.linear_model import LogisticRegression  # scikit-learn takes seconds to import
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -74,7 +75,7 @@ def shapley_values(players: Sequence[str], value: Callable[[frozenset[str]], flo
 def modality_contributions(model: MultimodalClassifier, dataset: MultimodalDataset) -> dict[str, float]:
     """Each modality's Shapley value for the fused head's accuracy; an absent modality's features are zeros.
 
-    The encoders run once; only the fused head is asked about each of the 2^M subsets.
+    The encoders run once; only the fused head is evaluated on each of the 2^M subsets.
     """
     model.eval()
     collected: list[dict[str, Tensor]] = [

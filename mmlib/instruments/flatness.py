@@ -1,8 +1,8 @@
 """Flatness: how the loss changes when the weights do. Random directions, lines, planes, and the Hessian.
 
-All functions look at a network through a `loss`: a callable that maps it to a scalar tensor, e.g.
+All functions see a network through a `loss`: a callable that maps it to a scalar tensor, e.g.
 `cross_entropy_on(batch)`. Selected `parameters` (all by default, or `encoder_parameters(network, "audio")`) are moved
-in place by foreach kernels on one resident batch, and are bit-identical afterwards. Memory: one copy of the parameters
+in place by foreach kernels on one resident batch, and are restored bit for bit. Memory: one copy of the parameters
 and one direction, whatever the number of points.
 """
 
@@ -36,7 +36,7 @@ def cross_entropy_on(batch: Batch, chunk: int = 1024) -> Loss:
 
 
 def named_parameters(network: nn.Module, prefix: str = "") -> dict[str, nn.Parameter]:
-    """The network's parameters whose name starts with `prefix`; a ValueError where there are none."""
+    """The network's parameters whose names start with `prefix`. Raises a ValueError where there are none."""
     chosen = {name: value for name, value in network.named_parameters() if name.startswith(prefix)}
     if not chosen:
         raise ValueError(f"No parameter's name starts with {prefix!r}.")
@@ -53,9 +53,9 @@ def random_direction(
 ) -> Direction:
     """A Gaussian direction over these parameters.
 
-    * "unit": the whole direction has length 1, as in SWAD's flatness (Cha et al. 2021);
-    * "filter": each filter (row of a weight) of the direction is as long as the network's own, and biases and
-      normalisation weights stay (Li et al. 2018), so that networks of different scale can be compared.
+    * "unit": the whole direction has norm 1, as in SWAD's flatness (Cha et al. 2021);
+    * "filter": each filter (row of a weight) of the direction has the norm of the network's own, and biases
+      and normalisation weights are not moved (Li et al. 2018), so that networks of different scale can be compared.
     """
     if normalise not in ("unit", "filter"):
         raise ValueError(f"normalise must be unit or filter, not {normalise!r}.")
@@ -104,7 +104,8 @@ def loss_increase(
     normalise: str = "unit",
     parameters: dict[str, nn.Parameter] | None = None,
 ) -> RadiusCurve:
-    """E[loss(Θ + γ d) − loss(Θ)] for each radius γ, over `repeats` random directions d (SWAD's flatness)."""
+    """E[loss(Θ + γ d) − loss(Θ)] for each radius γ, over `repeats` random directions d (SWAD's flatness). Raises a
+    ValueError for fewer than two repeats."""
     if repeats < 2:
         raise ValueError(f"repeats must be at least 2 for a standard error, not {repeats}.")
     parameters = parameters or named_parameters(network)
@@ -126,7 +127,7 @@ def loss_line(first: nn.Module, second: nn.Module, loss: Loss, positions: Sequen
 
 @dataclass(frozen=True)
 class Plane:
-    """Losses on the plane through three networks: `losses` (rows y, columns x), and where the networks lie (3, 2)."""
+    """Losses on the plane through three networks: `losses` (rows y, columns x), and the networks' positions (3, 2)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -138,7 +139,8 @@ def loss_plane(networks: Sequence[nn.Module], loss: Loss, resolution: int = 15, 
     """The loss on the plane through three networks, in units of weight distance.
 
     The first lies at the origin, the second on the x-axis. Running statistics of batch norm belong to one network and
-    mean nothing between two, so here batch norm uses the statistics of the batch that the loss is computed on.
+    mean nothing between two, so here batch norm uses the statistics of the batch that the loss is computed on. Raises a
+    ValueError where the networks span no plane.
     """
     if len(networks) != 3:
         raise ValueError(f"A plane needs three networks, not {len(networks)}.")
@@ -177,7 +179,7 @@ def _weights(network: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch norm normalises by the batch at hand; running statistics come out as they went in."""
+    """Batch norm normalises by the current batch; running statistics are restored afterwards."""
     layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     before = [(layer.training, {name: value.clone() for name, value in layer.named_buffers()}) for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Which way each encoder is pulled: cosines and lengths of its gradients, and MBCD's look-ahead taken apart."""
+"""Which way each encoder is pulled: cosines and norms of its gradients, and MBCD's look-ahead taken apart."""
 
 import copy
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def fused_gradient_norms(model: MultimodalClassifier, batch: Batch, present: Seq
 
 
 class LookAhead:
-    """MBCD's look-ahead on one batch, to be taken apart: every encoder steps down its own uni-modal loss.
+    """MBCD's look-ahead on one batch, for analysis: every encoder takes a step down its own uni-modal loss.
 
     All encoder weights take the step, in eval mode and double precision on a copy of the model.
     """

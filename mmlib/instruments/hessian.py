@@ -68,7 +68,7 @@ def trace(
     vectors: int = 16,
     parameters: dict[str, nn.Parameter] | None = None,
 ) -> TraceEstimate:
-    """tr H = E[vᵀ H v] over Rademacher vectors v (Hutchinson)."""
+    """tr H = E[vᵀ H v] over Rademacher vectors v (Hutchinson). Raises a ValueError for fewer than two vectors."""
     if vectors < 2:
         raise ValueError(f"vectors must be at least 2 for a standard error, not {vectors}.")
     times, size = product(network, loss, parameters)
@@ -90,7 +90,8 @@ def top_eigenvalues(
     iterations: int = 40,
     parameters: dict[str, nn.Parameter] | None = None,
 ) -> np.ndarray:
-    """The `count` largest eigenvalues of the Hessian, descending, by Lanczos with full re-orthogonalisation."""
+    """The `count` largest eigenvalues of the Hessian, descending, by Lanczos with full re-orthogonalisation. Raises a
+    ValueError where `count` exceeds the iterations or the number of parameters."""
     times, size = product(network, loss, parameters)
     if not 1 <= count <= min(iterations, size):
         raise ValueError(f"count must lie in 1 … {min(iterations, size)}, not {count}.")
@@ -103,7 +104,7 @@ def top_eigenvalues(
         image = times(basis[-1])
         diagonal.append(float(image @ basis[-1]))
         known = torch.stack(basis)
-        for _ in range(2):  # once loses orthogonality in single precision
+        for _ in range(2):  # a single pass loses orthogonality in single precision
             image = image - known.T @ (known @ image)
         length = float(image.norm())
         if length < 1e-6 * max(map(abs, diagonal)):

@@ -18,7 +18,7 @@ from mmlib.methods.variant import Variant
 from mmlib.methods.weight_averaging import EMA, SWA, SWAD
 from mmlib.models.classifier import MultimodalClassifier
 
-# MBCD with some of its components off: the rows of the paper's Table 4, then their matched baselines. [kit]
+# MBCD with some of its components switched off: the rows of the paper's Table 4, then their matched baselines. [kit]
 _NOTHING = {"dropout": 0.0, "unimodal": False, "look_ahead": 0.0, "weight": 0.0}
 _GCC = {"unimodal": True, "look_ahead": 1e-2}
 ABLATION: dict[str, dict[str, Any]] = {
@@ -85,14 +85,15 @@ GRIDS: dict[str, list[tuple[tuple[str, float], ...]]] = {
 
 
 def variant(name: str) -> Variant:
-    """What stands behind this name. Raises a ValueError that lists the methods there are."""
+    """The class and options behind this name. Raises a ValueError that lists the methods."""
     if name not in METHODS:
         raise ValueError(f"There is no method {name!r}; choose one of {', '.join(METHODS)}.")
     return METHODS[name]
 
 
 def build(name: str, model: MultimodalClassifier, seed: int = 0, **options: Any) -> Method:
-    """The named method around this model, initialised from the seed alone."""
+    """The named method around this model, initialised from the seed alone. Raises a ValueError for an unknown name or
+    option."""
     return variant(name).build(model, seed, **options)
 
 

@@ -15,7 +15,7 @@ from mmlib.models import MultimodalClassifier
 
 
 def ratios_to_others(values: Tensor) -> Tensor:
-    """Each modality's value over the mean of the others', (M,). Needs at least two modalities."""
+    """Each modality's value over the mean of the others', (M,). Raises a ValueError for fewer than two modalities."""
     if len(values) < 2:
         raise ValueError("A modality is compared with the others: at least two modalities are needed.")
     return values / ((values.sum() - values) / (len(values) - 1))
@@ -46,7 +46,7 @@ class Modulated(Method):
         return {"fused": fused_cross_entropy(outputs.fused_logits, batch.labels)}
 
     def backward(self, losses: dict[str, Tensor]) -> None:
-        """The plain gradients, then each encoder's by its coefficient."""
+        """The plain gradients, then each encoder's scaled by its coefficient."""
         super().backward(losses)
         for name, coefficient in zip(self.model.modalities, self._coefficients, strict=True):
             for parameter in self.model.encoders[name].parameters():
@@ -76,7 +76,7 @@ class OGMGE(Modulated):
         return torch.where(ratio > 1, 1 - (self.strength * ratio).tanh(), 1.0)
 
     def modulate(self, gradient: Tensor, coefficient: Tensor) -> None:
-        """Convolutions alone: scaled, and with noise of the unscaled gradient's deviation."""
+        """Convolutions only: scaled, and with noise of the unscaled gradient's standard deviation."""
         if gradient.ndim < 4:
             return
         noise = gradient.std() * torch.randn_like(gradient) if self.noise else 0.0
@@ -87,7 +87,7 @@ class AGM(Modulated):
     """Adaptive gradient modulation (Li et al. 2023): gradients × exp(α · min(r̂_k − r_k, 7)).
 
     s_k: mean log score of the true class; r_k = exp(s_k − mean of the others'); r̂_k: the same of the running means of
-    s_k over all steps so far. A modality ahead of its usual lead is slowed, one behind it is hastened.
+    s_k over all steps so far. A modality ahead of its usual lead is slowed down, one behind it is sped up.
     """
 
     counted = ("step",)
@@ -98,7 +98,7 @@ class AGM(Modulated):
         self.step = 0
 
     def coefficients(self, scores: Tensor) -> Tensor:
-        """exp(α · min(r̂_k − r_k, 7)), (M,); this batch is counted into the running means first."""
+        """exp(α · min(r̂_k − r_k, 7)), (M,); the running means are first updated with this batch."""
         score = scores.clamp(min=1e-8).log().mean(1)
         self.step += 1
         self.running.lerp_(score, 1 / self.step)
@@ -111,10 +111,11 @@ class AGM(Modulated):
 
 
 class MMPareto(MultiLoss):
-    """MMPareto (Wei and Hu 2024): multi-loss, but each encoder's fused and uni-modal gradients are joined by direction.
+    """MMPareto (Wei and Hu 2024): multi-loss, but each encoder's fused and uni-modal gradients are combined by
+    direction.
 
     Where they agree (cosine > 0) they are added; where they conflict, they get the weights of the shortest convex
-    combination (times two, so that equal weights are the sum again). The result is scaled by `scale`.
+    combination (times two, so that equal weights yield the sum). The result is scaled by `scale`.
     """
 
     def __init__(self, model: MultimodalClassifier, scale: float = 1.5) -> None:
@@ -122,8 +123,8 @@ class MMPareto(MultiLoss):
         self.scale = scale
 
     def backward(self, losses: dict[str, Tensor]) -> None:
-        """Two gradients of every weight, never added up in one tensor: their cosine would always be 1. The sum of the
-        uni-modal losses gives each encoder its own loss's gradient."""
+        """Two gradients for every weight, kept apart: accumulated in one tensor, their cosine would always be 1. The
+        sum of the uni-modal losses gives each encoder the gradient of its own loss."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         own_loss = sum(losses[name] for name in self.model.modalities)
         fused, own = (
@@ -155,8 +156,8 @@ class PMR(Method):
 
     PCE_k is the cross-entropy of −‖h_k − c_k,j‖ over the classes' prototypes c_k,j: the mean features of the training
     set at the start of the epoch, in eval mode. β_k = min(max(ρ_k − 1, 0), 1) with ρ_k the others' mean prototype score
-    of the true class over the own one: only slower modalities are hastened. The entropy term for the faster one in the
-    first epochs is left out. [kit]
+    of the true class over its own: only slower modalities are sped up. The entropy term for the faster one in the first
+    epochs is left out. [kit]
     """
 
     def __init__(self, model: MultimodalClassifier, strength: float = 1.0) -> None:
@@ -201,8 +202,8 @@ class PMR(Method):
 class MBSD(MultiLoss):
     """Balanced self-distillation: multi-loss + λ mean_i [1(any right) · g_i · KL(σ(z_dom,i) ‖ σ(z_weak,i))].
 
-    Each sample's modality with the higher score of the true class teaches the one with the lowest, the more the
-    further they are apart (g_i, the gap), and only where at least one modality is right. [kit]
+    For each sample, the modality with the highest score of the true class teaches the one with the lowest, the more
+    the further apart they are (g_i, the gap), and only where at least one modality is right. [kit]
     """
 
     def __init__(self, model: MultimodalClassifier, weight: float = 1.0) -> None:

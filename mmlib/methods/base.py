@@ -12,19 +12,19 @@ from mmlib.models.classifier import MultimodalClassifier
 class Method(nn.Module):
     """Base of all methods. A subclass says how a batch becomes losses; everything else has a default.
 
-    `state_dict` holds the tensors of fixed shape, `counters` what else a training needs to resume.
+    `state_dict` holds the tensors of fixed shape, `counters` whatever else training needs to resume.
     """
 
     # "best": the epoch with the best source validation accuracy is kept; "last": the final predictor is.
     selection = "best"
-    # Attributes beside the tensors of `state_dict` that a training needs to resume: plain values, and tensors whose
+    # Attributes besides the tensors of `state_dict` that training needs to resume: plain values, and tensors whose
     # shape depends on the data.
     counted: tuple[str, ...] = ()
 
     def __init__(self, model: MultimodalClassifier) -> None:
         super().__init__()
         self.model = model
-        # What a step wants to be seen besides its losses, written anew at each step; histories show its mean by epoch.
+        # What a step reports besides its losses, overwritten at each step; histories hold its mean by epoch.
         self.watched: dict[str, Tensor] = {}
 
     @property
@@ -40,9 +40,9 @@ class Method(nn.Module):
         """Before the first step of a run, and again when one is resumed."""
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
-        """Before each epoch, counted from 1, with the training data as it is, without augmentation.
+        """Before each epoch, counted from 1, with the training data without augmentation.
 
-        Returns the rows to train on in this epoch, (n,) int64, repeated at will; None: all of them once.
+        Returns the rows to train on in this epoch, (n,) int64, possibly repeated; None: all of them once.
         """
 
     def backward(self, losses: dict[str, Tensor]) -> None:
@@ -53,7 +53,8 @@ class Method(nn.Module):
         """After every optimiser step."""
 
     def on_epoch_end(self, validation: Mapping[str, float]) -> None:
-        """After every epoch, with what `evaluate` says of the predictor on validation data ("validation loss", …)."""
+        """After every epoch, with what `evaluate` returns for the predictor on validation data ("validation loss",
+        …)."""
 
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
         """After the last epoch."""
@@ -63,6 +64,6 @@ class Method(nn.Module):
         return {name: getattr(self, name) for name in self.counted}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take back what `counters` gave."""
+        """Restore what `counters` returned."""
         for name, value in counters.items():
             setattr(self, name, value)

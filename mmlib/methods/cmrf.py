@@ -22,8 +22,8 @@ class CMRF(Method):
     """L = CE(z_mm, y) + 2.0 · Σ_k CE(z_k, y) + 3.0 · contrast + 3.0 · Σ_{j≠k} distance(f_k, mix of teacher's f_k, f_j).
 
     f_k are projected features. The mix is δ f_k + (1 − δ) f_j with δ ~ Beta(0.1, 0.1) beyond one half, from a teacher
-    that averages the network and its projections with equal weights after `start` (share of training); until then
-    there is no distillation. Every modality counts alike [port: audio by half]. Predicts with the teacher. [kit]
+    that averages the network and its projections with equal weights after `start` (share of training); until then there
+    is no distillation. All modalities have the same weight [port: half for audio]. Predicts with the teacher. [kit]
     """
 
     counted = ("step",)
@@ -56,13 +56,13 @@ class CMRF(Method):
         self.first_step = round(self.start * total_steps)
 
     def after_step(self) -> None:
-        """Equal average of all steps since the start; until then, the network itself."""
+        """The equal average of all steps since the start; before that, the network itself."""
         self.step += 1
         averaged = max(1, self.step - self.first_step)
         self.average.lerp_towards(nn.ModuleList([self.model, self.projections]), 1 / averaged)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The four terms; the last one once the teacher averages."""
+        """The four terms; the last one once the teacher has begun to average."""
         outputs = self.model(batch.inputs)
         projected = {name: self.projections[name](feature) for name, feature in outputs.features.items()}
         unimodal = unimodal_cross_entropies(outputs.unimodal_logits, batch.labels)

@@ -19,15 +19,15 @@ from mmlib.seeding import torch_generator
 
 
 class GapMixture(MultiLoss):
-    """Stage 1 of both methods: multi-loss, and before each epoch every training sample's scores p_k,i in eval mode.
+    """Stage 1 of both methods: multi-loss, with every training sample's scores p_k,i in eval mode before each epoch.
 
     A sample's scores are averaged over epochs, the past with the weight `smoothing`: one network's scores are noisy,
     and what is memorised late counts less. The gap is that of these scores, as in the paper, or, `relative`, that of
-    r_k,i (`losses.relative_scores`), which finds bad samples far better. Its price: samples that every modality knows
-    as well as usual gather at a gap of 0, and BIC asks for two components nearly always. [kit]
+    r_k,i (`losses.relative_scores`), which finds bad samples far better. The cost: samples that every modality
+    knows as well as usual pile up at a gap of 0, and BIC nearly always prefers two components. [kit]
 
-    After `warm_up` epochs the gaps get their mixture; "auto": once the heads' validation accuracy has passed its peak
-    (`mixture.heads_have_peaked`).
+    After `warm_up` epochs the mixture is fitted to the gaps; "auto": once the heads' validation accuracy has passed its
+    peak (`mixture.heads_have_peaked`).
     """
 
     counted = ("scores", "accuracies", "warm")
@@ -48,9 +48,9 @@ class GapMixture(MultiLoss):
         check(options, allowed, cls.__name__)
 
     def observe(self, epoch: int, train: MultimodalDataset) -> None:
-        """Before an epoch: take the scores in, and see whether the warm-up is over."""
+        """Before an epoch: update the scores, and see whether the warm-up is over."""
         if epoch == 1:
-            return  # an untrained network has nothing to say
+            return  # the scores of an untrained network mean nothing
         scores = sample_scores(self.model, train)
         self.scores = scores if self.scores is None else torch.lerp(scores, self.scores.to(scores), self.smoothing)
         self.watched["mean gap"] = self.gaps().mean()
@@ -58,7 +58,7 @@ class GapMixture(MultiLoss):
         self.warm = self.warm or over
 
     def on_epoch_end(self, validation: Mapping[str, float]) -> None:
-        """Remember the heads' mean accuracy on validation data, for the rule that ends the warm-up."""
+        """Record the heads' mean accuracy on validation data, for the rule that ends the warm-up."""
         known = [validation[f"validation {name} accuracy"] for name in self.model.modalities]
         self.accuracies.append(sum(known) / len(known))
 
@@ -75,7 +75,7 @@ class GapMixture(MultiLoss):
         """q_i = P(imbalanced | g_i), (N,) float32, and the mixture it comes from.
 
         Where one component is enough, or nothing can be fitted (all gaps equal, a handful of samples), no sample counts
-        as imbalanced: zeros and None. Scores that are NaN raise a ValueError.
+        as imbalanced: zeros and None. Raises a ValueError for scores that are NaN.
         """
         gaps = self.gaps()
         try:
@@ -89,16 +89,18 @@ class GapMixture(MultiLoss):
 
 
 class GMMAdaptive(GapMixture):
-    """After the warm-up the mixture is fitted anew before every epoch, and each sample is taught by its posterior q_i:
+    """After the warm-up the mixture is refitted before every epoch, and each sample's loss depends on its posterior
+    q_i:
 
     L_i = w_i [CE(z̃_mm,i) + Σ_k (1 − ρ q_i [k weak]) CE_k,i] + λ_gap (1 + κ q_i) G_i + λ_shift q_i S_i     q_i constant
 
     The weak modality of a sample is the one with the lowest score of the true class. The paper's four properties, each
-    with its own switch (0 turns it off); the forms are this kit's reading, for the paper's are not public to us. [kit]
+    with its own switch (0 turns it off); the forms are this kit's reading, because the paper's are not public to us.
+    [kit]
 
-    * `fusion` η prioritises fusion for balanced samples: in z̃_mm the weak modality is dropped with probability η q_i.
+    * `fusion` η gives balanced samples priority in fusion: in z̃_mm the weak modality is dropped with probability η q_i.
     * `gap` λ_gap minimises the overall gap: G_i = sg(p_dom,i) − p_weak,i. Its gradient vanishes where p_weak,i is near
-      0: what is hopeless is left alone.
+      0: hopeless samples are left alone.
     * `alignment` κ makes that penalty stronger on imbalanced samples.
     * `shift` λ_shift moves the imbalanced distribution towards the balanced one:
       S_i = ½ ((G_i − μ_bal)_+ / (μ_imb − μ_bal))².
@@ -106,13 +108,13 @@ class GMMAdaptive(GapMixture):
     Two more switches are this kit's own.
 
     * `release` ρ exempts the weak modality from its own cross-entropy, which would keep pulling at a sample that it
-      cannot solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy too, it
-      can keep a slow modality a beginner (README): choose it by validation accuracy, as `GRIDS` does.
+      cannot solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy as well,
+      it can leave a slow modality under-trained (README): choose it by validation accuracy, as `GRIDS` does.
     * `trust` ν weighs each sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training
-      set: a small gap is no good sign where both modalities are wrong. What no modality can explain counts less.
+      set: a small gap is not a good sign where both modalities are wrong. A sample that no modality can explain counts
+      less.
 
-    With `relative`, r takes the place of p in all but this weight: not the default, because accuracy was no better for
-    it.
+    With `relative`, r replaces p in all but this weight: not the default, because it did not improve accuracy.
     """
 
     def __init__(
@@ -139,13 +141,13 @@ class GMMAdaptive(GapMixture):
         self.mixture: Mixture | None = None
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
-        """Observe; after the warm-up, fit the mixture anew and judge every sample by it."""
+        """Observe; after the warm-up, refit the mixture and judge every sample by it."""
         self.observe(epoch, train)
         if self.warm:
             self.judge()
 
     def judge(self) -> None:
-        """From the scores to what every sample is taught by."""
+        """From the scores to each sample's posterior, weakest modality and weight."""
         self.imbalance, self.mixture = self.posterior()
         self.weakest = relative_scores(self.scores, self.usual).argmin(0)
         known = self.scores.amax(0) ** self.trust
@@ -153,7 +155,7 @@ class GMMAdaptive(GapMixture):
         self.watched["mean posterior"] = self.imbalance.mean()
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """During the warm-up multi-loss; then L_i as above, mean over the batch, by terms."""
+        """During the warm-up multi-loss; then the terms of L_i as above, each the mean over the batch."""
         if self.imbalance is None:
             return super().step_losses(batch)
         outputs = self.model(batch.inputs)
@@ -176,16 +178,16 @@ class GMMAdaptive(GapMixture):
 
 
 class Purified(GapMixture):
-    """Data purification: after the warm-up, plain multi-loss on the samples with q_i < `threshold` alone.
+    """Data purification: after the warm-up, plain multi-loss on the samples with q_i < `threshold` only.
 
     The mixture is fitted once, at the end of the warm-up. Every later epoch has as many steps as before: the kept
-    samples are drawn evenly, each again only when all were drawn. `keep` says which they are; controls of one seed
-    share their warm-up to the last bit:
+    samples are drawn evenly, none again before all were drawn. `keep` says which they are; controls of one seed share
+    the same warm-up, bit for bit:
 
     * "balanced": those with q_i below the threshold;
     * "random": equally many at random;
     * "all": the whole training set;
-    * "clean": those that were not degraded, for data that knows it (truth fields `degraded_…`): a filter that sees all.
+    * "clean": those that were not degraded, for data with ground truth (fields `degraded_…`): a perfect filter.
     """
 
     counted = (*GapMixture.counted, "kept")
@@ -225,7 +227,7 @@ class Purified(GapMixture):
         else:
             rows = (self.posterior()[0] < self.threshold).nonzero().squeeze(1).cpu()
         if len(rows) == 0:
-            raise ValueError(f"No sample is kept below threshold {self.threshold}; raise it, or warm up for longer.")
+            raise ValueError(f"No sample is kept below threshold {self.threshold}; raise it, or use a longer warm-up.")
         if self.keep == "random":
             generator = torch_generator("purified at random", self.draw)
             rows = torch.randperm(len(train), generator=generator)[: len(rows)].sort().values

@@ -30,14 +30,16 @@ class MBCD(Method):
 
     * `dropout`: "adaptive" (AMD), or a fixed probability for every modality; 0 drops nothing.
     * `unimodal`: the losses Σ_k CE(θ_k, φ_k). Without them, AMD reads its confidences from heads that learn on
-      detached features, so that the encoders do not feel them. [kit]
+      detached features, so that they send no gradient to the encoders. [kit]
     * `look_ahead`: the step α of θ'_k = θ_k − α ∇ CE(θ_k, φ_k); 0 takes θ' = θ. `order` 1 [port] or 2 (exact). Each
       encoder is adapted from the part `adapt_from` on ("trunk", "last_stage", "head"); what lies below is computed
-      once. Heads are left alone. Batch-norm statistics see the step once.
+      once. Heads are not moved. Batch-norm statistics are updated once per step.
     * `weight`: λ of the distillation from the weight-averaged teacher; 0 leaves it out. The teacher is in eval mode
       and sees the same augmented inputs with all modalities.
     * `half_life` (share of training), or `decay` itself: β of the teacher. decay=0: the teacher is the student.
     * `dsu`: probability of noise on the feature statistics before and after the last stage in the first pass [port].
+
+    Raises a ValueError for fewer than two modalities, or options that are out of range or do not fit together.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class MBCD(Method):
         self.average.follow(self.model)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The parts of L above, by name; what is switched off is left out."""
+        """The parts of L above, by name; parts that are switched off are left out."""
         below = self._below(self.model, batch.inputs)
         features = self.model.normalise({name: self._first_pass(name, below[name]) for name in below})
         logits = self.model.unimodal_logits(features)
@@ -139,7 +141,7 @@ class MBCD(Method):
         return nn.Sequential(*(getattr(encoder, part) for part in PARTS[PARTS.index(self.adapt_from) :]))
 
     def _first_pass(self, name: str, below: Tensor) -> Tensor:
-        """θ_k from the adapted part on; with noise on the statistics around the last stage where it is asked for."""
+        """θ_k from the adapted part on; with noise on the statistics around the last stage where `dsu` is set."""
         encoder = self.model.encoders[name]
         for part in PARTS[PARTS.index(self.adapt_from) :]:
             around_last_stage = part in ("last_stage", "head") and below.ndim > 2
@@ -149,7 +151,7 @@ class MBCD(Method):
         return below
 
     def _second_pass(self, below: dict[str, Tensor], losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Embeddings at θ'_k = θ_k − α ∇_θk CE_k. The copies of the batch-norm statistics are thrown away."""
+        """Embeddings at θ'_k = θ_k − α ∇_θk CE_k. The copies of the batch-norm statistics are discarded."""
         parts = {name: self._adapted(self.model, name) for name in below}
         parameters = {
             (name, key): value
@@ -168,7 +170,8 @@ class MBCD(Method):
 
     @torch.no_grad()
     def _teacher_logits(self, inputs: dict[str, Tensor], below: dict[str, Tensor]) -> Tensor:
-        """The teacher's fused prediction. Below a frozen trunk it equals the student, whose activations are taken."""
+        """The teacher's fused prediction. With frozen trunks, its activations there equal the student's, which are
+        reused."""
         teacher = self.average.module
         frozen = all(is_frozen(self.model.encoders[name].trunk) for name in below)
         if not (frozen and self.adapt_from == "last_stage"):

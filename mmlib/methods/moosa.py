@@ -18,8 +18,8 @@ class MOOSA(SimMMDG):
       softmax(−H/T) over the heads, H the head's entropy; plus `sharpen` · mean H.
     * Masked translation: the translators read features with a share `masked` of their entries set to zero.
     * Jigsaw: all features are cut into `splits` parts each, shuffled by one of `puzzles` fixed permutations, and a
-      perceptron says which. [port] shows every sample all permutations in every step; [kit] one drawn at random,
-      which has the same expectation at 1/128 of the cost.
+      perceptron says which. [port] shows every sample all permutations in every step; [kit] shows one drawn
+      at random, which has the same expectation at 1/128 of the cost.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MOOSA(SimMMDG):
         return (torch.softmax(-entropy(heads) / self.temperature, 0) * losses).sum(0).mean()
 
     def puzzle_loss(self, features: Tensor) -> Tensor:
-        """Features (B, M, d) of all modalities: which permutation were their parts shuffled by?"""
+        """Cross-entropy of guessing which permutation the parts of features (B, M, d) were shuffled by."""
         parts = features.unflatten(2, (self.splits, -1)).flatten(1, 2)
         which = torch.randint(len(self.permutations), (len(parts),), device=parts.device)
         order = self.permutations[which].unsqueeze(-1).expand_as(parts)

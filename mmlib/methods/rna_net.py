@@ -1,4 +1,4 @@
-"""Relative norm alignment (RNA-Net, Planamente et al. 2022): no modality may shout louder than another."""
+"""Relative norm alignment (RNA-Net, Planamente et al. 2022): no modality's features may dominate by their norm."""
 
 from torch import Tensor
 
@@ -11,8 +11,8 @@ from mmlib.models import MultimodalClassifier
 class RNANet(Method):
     """L = CE(z_mm, y) + w · mean over pairs (n_a / n_b − 1)², n: mean norm of a modality's embeddings in the batch.
 
-    The norms are those of θ_k(x_k), before LayerNorm, which would make them all alike. The heads here read features
-    after LayerNorm and hardly notice a norm: under this model the term can do little. [kit]
+    The norms are those of θ_k(x_k), before LayerNorm, which would make them all equal. The heads here read features
+    after LayerNorm, where a norm hardly matters: in this model the term can do little. [kit]
     """
 
     def __init__(self, model: MultimodalClassifier, weight: float = 1.0) -> None:

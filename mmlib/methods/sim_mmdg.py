@@ -1,4 +1,4 @@
-"""SimMMDG (Dong et al. 2023): half of each feature is shared by the modalities, the other half its own."""
+"""SimMMDG (Dong et al. 2023): half of each feature is shared by the modalities, the other half is specific."""
 
 from collections.abc import Mapping
 from itertools import permutations
@@ -61,7 +61,7 @@ class SimMMDG(Method):
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """One hidden layer."""
+    """An MLP with one hidden layer: (B, inputs) → (B, outputs)."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 

@@ -1,4 +1,4 @@
-"""What stands behind a method's name: a class, and options that differ from its defaults."""
+"""What a method's name stands for: a class, and options that differ from its defaults."""
 
 import inspect
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from mmlib.seeding import seed_for
 
 @dataclass(frozen=True)
 class Variant:
-    """A method by its class `kind`; `inner`: the class of what an average trains like."""
+    """A method by its class `kind`; `inner`: the class that a weight-averaging method trains like."""
 
     kind: type[Method]
     inner: type[Method] | None = None
@@ -22,7 +22,7 @@ class Variant:
 
     @property
     def classes(self) -> tuple[type[Method], ...]:
-        """Where its code is."""
+        """The classes that hold its code."""
         return (self.kind,) if self.inner is None else (self.kind, self.inner)
 
     def complete(self, **options: Any) -> dict[str, Any]:
@@ -35,7 +35,8 @@ class Variant:
         return {name: value for name, value in list(bound.arguments.items())[1:]}
 
     def build(self, model: MultimodalClassifier, seed: int = 0, **options: Any) -> Method:
-        """The method around this model; what it learns beside the model is initialised from the seed alone."""
+        """The method around this model; what it learns besides the model is initialised from the seed alone. Raises a
+        ValueError for an unknown option."""
         self.complete(**options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for("initialise method", seed))

@@ -1,4 +1,4 @@
-"""Methods that train as another one does and predict with averaged weights: EMA, SWA, SWAD."""
+"""Methods that train like another one and predict with averaged weights: EMA, SWA, SWAD."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from mmlib.methods.base import Method
 
 
 class WeightAveraging(Method):
-    """Trains like `inner`; the rule below moves the average. The trained network itself stays in `model`."""
+    """Trains like `inner`; a subclass says how the average moves. The trained network itself stays in `model`."""
 
     def __init__(self, inner: Method, average: AveragedNetwork | None = None) -> None:
         super().__init__(inner.model)
@@ -26,35 +26,35 @@ class WeightAveraging(Method):
         return self.average.module
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of what trains inside, like all hooks below."""
+        """Those of `inner`, like all hooks below."""
         return self.inner.step_losses(batch)
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
-        """Passed on."""
+        """Passed on to `inner`."""
         self.inner.on_train_start(total_steps, steps_per_epoch)
 
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> Tensor | None:
-        """Passed on, with the rows that come back."""
+        """Passed on to `inner`; returns its rows."""
         return self.inner.on_epoch_start(epoch, train)
 
     def backward(self, losses: dict[str, Tensor]) -> None:
-        """Passed on."""
+        """Passed on to `inner`."""
         self.inner.backward(losses)
 
     def after_step(self) -> None:
-        """Passed on; a subclass then moves the average."""
+        """Passed on to `inner`; a subclass then moves the average."""
         self.inner.after_step()
 
     def on_epoch_end(self, validation: Mapping[str, float]) -> None:
-        """Passed on."""
+        """Passed on to `inner`."""
         self.inner.on_epoch_end(validation)
 
     def counters(self) -> dict[str, Any]:
-        """Its own, and those of what trains inside."""
+        """Its own, and those of `inner`."""
         return super().counters() | {"inner": self.inner.counters()}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         self.inner.load_counters(counters.pop("inner"))
         super().load_counters(counters)
 
@@ -88,7 +88,7 @@ class SWA(WeightAveraging):
     """Stochastic weight averaging (Izmailov et al. 2018): equal average of the weights after each late epoch.
 
     Averaging begins after `start` (share of training). Batch-norm statistics are re-estimated at the end. The learning
-    rate is what `fit` says: constant, the simplest of the original's choices. [kit]
+    rate is that of `fit`: constant, the simplest of the original's choices. [kit]
     """
 
     selection = "last"
@@ -101,13 +101,13 @@ class SWA(WeightAveraging):
         self.step, self.averaged, self.first_step, self.steps_per_epoch = 0, 0, 0, 1
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
-        """Fix the first step to average, and how many make an epoch."""
+        """Fix the first step to average, and the number of steps per epoch."""
         super().on_train_start(total_steps, steps_per_epoch)
         self.first_step = round(self.start * total_steps)
         self.steps_per_epoch = steps_per_epoch
 
     def after_step(self) -> None:
-        """At the end of each late epoch, Θ̄ ← Θ̄ + (Θ − Θ̄) / (n + 1); before, the network itself."""
+        """At the end of each late epoch, Θ̄ ← Θ̄ + (Θ − Θ̄) / (n + 1); before that, the network itself."""
         super().after_step()
         self.step += 1
         if self.step > self.first_step and self.step % self.steps_per_epoch == 0:
@@ -126,7 +126,7 @@ class SWAD(WeightAveraging):
 
     Each epoch closes a segment: the average of its steps, with its validation loss l. The valley starts at the first
     segment whose loss is the lowest of `patience_start` in a row. Let l̄ be the mean of these losses; it ends before
-    `patience_end` segments in a row have l > (1 + tolerance)·l̄. Where no start is found, the last `patience_start`
+    `patience_end` segments in a row have l > (1 + tolerance)·l̄. If no start is found, the last `patience_start`
     segments are averaged. [kit] Batch-norm statistics are re-estimated at the end.
     """
 
@@ -144,7 +144,7 @@ class SWAD(WeightAveraging):
         self.merged = AveragedNetwork(inner.model)
 
     def after_step(self) -> None:
-        """Count the step into the average of its segment."""
+        """Add the step to the average of its segment."""
         super().after_step()
         self.average.lerp_towards(self.model, 1 / (self.steps_in_segment + 1))
         self.steps_in_segment += 1

@@ -1,4 +1,4 @@
-"""What frozen trunks make of every clip, computed once and kept on disk: training then starts at the last stage."""
+"""Activations of frozen trunks, computed once per clip and kept on disk: training then starts at the last stage."""
 
 import hashlib
 from dataclasses import replace
@@ -26,14 +26,15 @@ def as_float(stored: Tensor) -> Tensor:
 def with_cached_activations(
     splits: Splits, architecture: Architecture, device: torch.device
 ) -> tuple[Splits, Architecture]:
-    """The same data, and the architecture that reads it, with the frozen trunks' outputs (float16) in the place of
-    every modality on disk that training does not augment. An augmented modality is different in every epoch and stays.
+    """The same data, and the architecture that reads it, with the frozen trunks' outputs (float16) in place of
+    every modality on disk that training does not augment. An augmented modality differs in every epoch and stays.
 
-    The trunks are those of seed 0 where no weights are published. The outputs lie in `$MMLIB_CACHE/activations`, under
-    the hash of the clips, the front end and the trunk's weights.
+    The trunks are those of seed 0 where no weights are published. The outputs are in `$MMLIB_CACHE/activations`, under
+    a hash of the clips, the front end and the trunk's weights. Raises a ValueError where the architecture is not
+    frozen.
     """
     if not architecture.frozen:
-        raise ValueError("Only what frozen trunks give can be cached: the architecture is not frozen.")
+        raise ValueError("Only activations of frozen trunks can be cached: the architecture is not frozen.")
     shapes = splits.train.input_shapes
     model = architecture.build(shapes, len(splits.train.class_names), 0).eval().to(device)
     cached = {}
@@ -57,7 +58,7 @@ def _with_inputs(part: MultimodalDataset, cached: dict[str, StoredRows]) -> Mult
 
 @torch.no_grad()
 def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.device) -> StoredRows:
-    """The trunk's output for every row that any part reads; `rows` of the result are those of the clips, sorted."""
+    """The trunk's output for every row that any part uses; `rows` of the result are the clips' rows, sorted."""
     source: StoredRows = splits.train.inputs[name]
     rows = torch.cat([getattr(splits, part).inputs[name].rows for part in _PARTS]).unique()
     front_end = splits.train.front_end[name]

@@ -17,9 +17,10 @@ Pairs = tuple[tuple[str, str], ...]  # (modality, value)
 
 @dataclass(frozen=True)
 class Architecture:
-    """`encoder` is every modality's, but for those in `encoders`. `checkpoints` are files of published weights, read by
-    `load_published`. With `frozen`, trunks (stem to layer3) keep their weights and statistics. `trunks_of`: modalities
-    whose data holds what their frozen trunk makes of it (`models.activations`), with the shape the trunk reads."""
+    """`encoder` is used for every modality except those in `encoders`. `checkpoints` are files of published weights,
+    read by `load_published`. With `frozen`, trunks (stem to layer3) keep their weights and statistics. `trunks_of`:
+    modalities with data that holds the outputs of their frozen trunk (`models.activations`), and the shape the trunk
+    reads."""
 
     encoder: str = "small"
     encoders: Pairs = ()
@@ -29,7 +30,8 @@ class Architecture:
     trunks_of: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def build(self, input_shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int) -> MultimodalClassifier:
-        """The classifier for these modalities, initialised from the seed alone where no weights are given."""
+        """The classifier for these modalities, initialised from the seed alone where no weights are given. Raises like
+        `build_classifier` and `load_published`."""
         own = dict(self.encoders)
         shapes = {name: dict(self.trunks_of).get(name, shape) for name, shape in input_shapes.items()}
         names = {name: own.get(name, self.encoder) for name in shapes}
@@ -63,7 +65,7 @@ def has_frozen_trunk(encoder: nn.Module) -> bool:
     return isinstance(encoder, Encoder) and any(True for _ in encoder.trunk.parameters()) and is_frozen(encoder.trunk)
 
 
-# Modality → the name under which the weights that MMDG papers start from are published.
+# Modality → the file name of the published weights that MMDG papers start from.
 PUBLISHED_FILES = {
     "video": "slowfast_r101_8x8x1_256e_kinetics400_rgb_20210218-0dd54025.pth",
     "flow": "slowonly_r50_8x8x1_256e_kinetics400_flow_20200704-6b384243.pth",
@@ -72,8 +74,7 @@ PUBLISHED_FILES = {
 
 
 def published_files(folder: str, modalities: Sequence[str]) -> Pairs:
-    """The published weights of these modalities in a folder. Raises FileNotFoundError, which says where they come
-    from."""
+    """The published weights of these modalities in a folder. Raises FileNotFoundError, which says where to get them."""
     pairs = tuple((name, str(Path(folder, PUBLISHED_FILES[name]))) for name in modalities)
     for _, path in pairs:
         if not Path(path).is_file():
@@ -85,14 +86,14 @@ def load_published(encoder: Encoder, path: str) -> None:
     """Fill an encoder with published weights: OpenMMLab's of SlowFast and SlowOnly, VGGSound's of ResNet-18.
 
     The file is read with `weights_only=True`. Classification heads are left out; every other name and shape must agree,
-    or a ValueError lists those that do not.
+    or a ValueError lists those that do not. Raises FileNotFoundError where there is no file.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is no file of plain weights, or is damaged: {error}.") from error
+        raise ValueError(f"{path} is not a file of plain weights, or is damaged: {error}.") from error
     state = next((content[key] for key in ("state_dict", "model_state_dict") if key in content), content)
     state = {name.removeprefix("module."): value for name, value in state.items()}
     own = encoder.state_dict()

@@ -1,4 +1,4 @@
-"""The model of both papers: an encoder per modality, a head per modality, and a head for all together."""
+"""The model of both papers: an encoder and a head per modality, and a fused head for all of them."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,7 +20,7 @@ ENCODERS: dict[str, type[Encoder]] = {
 
 
 class Outputs(NamedTuple):
-    """What the classifier says about a batch, with h_k, z_k and z_mm as the classifier defines them."""
+    """What the classifier returns for a batch, with h_k, z_k and z_mm as the classifier defines them."""
 
     features: dict[str, Tensor]  # modality → h_k (batch, features), after LayerNorm
     unimodal_logits: dict[str, Tensor]  # modality → z_k (batch, classes)
@@ -31,8 +31,8 @@ class MultimodalClassifier(nn.Module):
     """h_k = LayerNorm(θ_k(x_k)), z_k = φ_k(h_k), z_mm = φ_mm(concat_k h_k), for any number of modalities ≥ 1.
 
     `fused_head` φ_mm: "linear", or "mlp" (one hidden layer of 512 with dropout 0.5, as in MBCD's port). The encoders'
-    attribute `features` says how long their output is. Modalities of a batch that have no encoder here are ignored, so
-    a uni-modal model reads the same batches.
+    attribute `features` is the length of their output. Modalities of a batch without an encoder here are ignored, so a
+    uni-modal model reads the same batches. Raises a ValueError without encoders, or for another head.
     """
 
     def __init__(self, encoders: Mapping[str, nn.Module], classes: int, fused_head: str = "linear") -> None:
@@ -51,8 +51,8 @@ class MultimodalClassifier(nn.Module):
             self.fused_head = nn.Sequential(nn.Linear(joined, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes))
 
     def forward(self, inputs: Mapping[str, Tensor], mask: Tensor | None = None) -> Outputs:
-        """`mask` (batch, M) or (M,), in the order of `modalities`: features times 0 are lost to the fused head only
-        (after LayerNorm, without rescaling)."""
+        """`mask` (batch, M) or (M,), in the order of `modalities`: 0 drops a modality for the fused head only (its
+        features are zeros after LayerNorm, without rescaling)."""
         features = self.normalise({name: self.encoders[name](inputs[name]) for name in self.modalities})
         return Outputs(features, self.unimodal_logits(features), self.fuse(features, mask))
 
@@ -67,7 +67,7 @@ class MultimodalClassifier(nn.Module):
     def split_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each modality's part of the fused logits, W_k h_k + b/M (batch, classes); they sum to z_mm.
 
-        Only where the fused head is linear; a ValueError otherwise."""
+        Raises a ValueError where the fused head is not linear."""
         if not isinstance(self.fused_head, nn.Linear):
             raise ValueError("The fused logits split by modality only with fused_head='linear'.")
         sizes = [features[name].shape[-1] for name in self.modalities]
@@ -76,15 +76,15 @@ class MultimodalClassifier(nn.Module):
         return {name: features[name] @ weight.T + bias for name, weight in zip(self.modalities, weights, strict=True)}
 
     def fuse(self, features: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
-        """Fused logits (batch, classes) from features, with lost modalities as in `forward`."""
+        """Fused logits (batch, classes) from features, with dropped modalities as in `forward`."""
         parts = [features[name] for name in self.modalities]
         if mask is not None:
             parts = [part * mask[..., index, None] for index, part in enumerate(parts)]
         return self.fused_head(torch.cat(parts, -1))
 
     def freeze_trunks(self) -> None:
-        """Fix each encoder's trunk, so that last stages and heads alone are trained. [kit] Its batch norm is fixed too,
-        so that one forward pass serves student and teacher; MBCD's port leaves it in train mode."""
+        """Fix each encoder's trunk, so that only last stages and heads are trained. [kit] Its batch norm is fixed as
+        well, so that one forward pass serves student and teacher; MBCD's port leaves it in train mode."""
         for encoder in self.encoders.values():
             encoder.trunk.requires_grad_(False)
         self.train(self.training)
@@ -114,7 +114,7 @@ def build_classifier(
     one name for all modalities or a name for each.
 
     Each encoder's start depends on seed and modality only: joint and uni-modal models of one seed begin with the
-    same encoders.
+    same encoders. Raises a ValueError that lists the encoders for an unknown name.
     """
     names = dict.fromkeys(input_shapes, encoder) if isinstance(encoder, str) else encoder
     for name in names.values():

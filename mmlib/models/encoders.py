@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """Three parts in a row, so that a method can act on the last ones alone: head(last_stage(trunk(x))).
+    """Three parts in sequence, so that a method can act on the last ones only: head(last_stage(trunk(x))).
 
     A subclass sets the parts and `features`, the length of its output.
     """
@@ -49,7 +49,7 @@ class SmallConvNet(Encoder):
         if len(input_shape) == 4:
             self.trunk.insert(0, _FramesAsBatch())
             self.head.append(_MeanOverFrames(input_shape[1]))
-        # On CPUs, a step of so narrow a network takes a quarter less time with channels last, an evaluation a third.
+        # On CPUs, a step of such a narrow network takes a quarter less time with channels last, evaluation a third.
         self.to(memory_format=torch.channels_last)
 
 

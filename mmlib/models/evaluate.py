@@ -1,4 +1,4 @@
-"""What a network says of a whole data set: accuracies and losses, and each sample's score of its class."""
+"""A network on a whole data set: accuracies and losses, and each sample's score of its class."""
 
 import torch
 from torch import Tensor, nn

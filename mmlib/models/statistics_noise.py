@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def perturb_statistics(maps: Tensor, probability: float) -> Tensor:
-    """With this probability (one draw per batch), move each sample's channel means and standard deviations.
+    """With this probability (one draw per batch), perturb each sample's channel means and standard deviations.
 
     Maps are (batch, channels, …). The noise is Gaussian and as large as the spread of each statistic over the batch.
-    Variances are those of samples (n − 1), as in the source; a single value has none.
+    Variances are sample variances (n − 1), as in the source; that of a single value counts as 0.
     """
     if torch.rand(()) >= probability:
         return maps

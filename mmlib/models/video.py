@@ -1,6 +1,6 @@
-"""3-D ResNets for video: SlowFast and SlowOnly as OpenMMLab's checkpoints hold them, split where MMDG methods split.
+"""3-D ResNets for video: SlowFast and SlowOnly as in OpenMMLab's checkpoints, split where MMDG methods split them.
 
-Bottleneck blocks "3x1x1": the first convolution may look at three frames, the second is 3 × 3 in space.
+Bottleneck blocks "3x1x1": the first convolution may span three frames, the second is 3 × 3 in space.
 """
 
 from collections import OrderedDict
@@ -72,7 +72,7 @@ def _pool() -> nn.Module:
 
 
 class SlowOnly(Encoder):
-    """SlowOnly-ResNet: every frame is looked at; layer3 and layer4 see three at a time. layer4 is the last stage.
+    """SlowOnly-ResNet: every frame is used; layer3 and layer4 see three at a time. layer4 is the last stage.
 
     Input (batch, channels, frames, height, width); output (batch, 2048).
     """
@@ -96,10 +96,12 @@ class SlowOnly(Encoder):
 
 
 class SlowFast(Encoder):
-    """SlowFast-ResNet 8 × 8: a slow pathway sees every fourth frame, a fast one with an eighth of the channels all of
-    them; after the stem and layer1 … layer3 the fast one is joined to the slow one. layer4 of both is the last stage.
+    """SlowFast-ResNet 8 × 8: a slow pathway sees every fourth frame, a fast one with an eighth of the channels sees all
+    of them; after the stem and layer1 … layer3 a lateral connection joins the fast one to the slow one. layer4 of both
+    is the last stage.
 
     Input (batch, channels, frames, height, width), frames a multiple of 4; output (batch, 2304), slow before fast.
+    Raises a ValueError for other shapes.
     """
 
     features = 2048 + 256
@@ -115,7 +117,7 @@ class SlowFast(Encoder):
 
 
 class _Trunk(nn.Module):
-    """Stem to layer3 of both pathways. The output is one tensor, so that it can be kept: the slow maps (1280, the
+    """Stem to layer3 of both pathways. The output is one tensor, so that it can be cached: the slow maps (1280, the
     lateral connection included), then the fast ones, four frames of 128 maps each beside every slow frame."""
 
     EVERY = 4
@@ -145,7 +147,7 @@ class _Trunk(nn.Module):
 
 
 class _Lateral(nn.Module):
-    """From the fast to the slow pathway: seven frames of the one to a frame of the other, twice the maps."""
+    """From the fast to the slow pathway: seven frames of the former to one of the latter, twice the maps."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -167,7 +169,7 @@ class _LastStage(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         slow, fast = maps.split([1280, 128 * _Trunk.EVERY], 1)
         fast = fast.unflatten(1, (128, _Trunk.EVERY)).transpose(2, 3).flatten(2, 3)
-        # Means over frames, and in the head over places: deterministic on a GPU, unlike 3-D average pooling's gradient.
+        # Means over frames, and in the head over space: deterministic on a GPU, unlike 3-D average pooling's gradient.
         return torch.cat([self.slow_path["layer4"](slow).mean(2), self.fast_path["layer4"](fast).mean(2)], 1)
 
 

@@ -1,4 +1,4 @@
-"""What a notebook needs beside the science: parameters, claims, figures, sliders."""
+"""What a notebook needs besides the science: parameters, claims, figures, sliders."""
 
 from mmlib.notebook.claims import Record, environment
 from mmlib.notebook.parameters import Settings

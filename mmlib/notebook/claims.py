@@ -1,4 +1,4 @@
-"""What a notebook found: named claims with verdicts, and its runs, kept where a batch can read them."""
+"""What a notebook found: claims with verdicts, and its runs, kept where a batch can read them."""
 
 import html
 import json
@@ -24,7 +24,7 @@ class Claim:
     statement: str
     measured: str
     verdict: str  # one of VERDICTS' values
-    estimate: Estimate | None = None  # where that was measured: other runs' seeds can be added to it
+    estimate: Estimate | None = None  # where the measurement is one: other runs' seeds can be pooled with it
 
 
 class Record:
@@ -36,19 +36,20 @@ class Record:
         self.runs: list[dict[str, Any]] = []
 
     def add_runs(self, table: pd.DataFrame) -> None:
-        """Keep a table with one row per run (`experiments.score_table`) for the batch. A row is kept once."""
+        """Keep a table with one row per run (`training.score_table`) for the batch. A row is kept once."""
         self.runs += [row for row in json.loads(table.to_json(orient="records")) if row not in self.runs]
 
     def claim(self, statement: str, measured: Estimate | float | str, holds: bool | None = None) -> Claim:
-        """State something and what was measured.
+        """State a claim and what was measured, and return it.
 
         For an `Estimate` the claim is that it is above zero: it holds or fails where its 95 % interval excludes zero,
-        and is not distinguishable otherwise. Anything else needs `holds`. A statement made again replaces the first.
+        and is not distinguishable otherwise. Anything else needs `holds`. A repeated statement
+        replaces the first one. Raises a ValueError for `holds` with an estimate, or without one and no `holds`.
         """
         kept = None
         if isinstance(measured, Estimate):
             if holds is not None:
-                raise ValueError("An estimate decides for itself; leave out `holds`.")
+                raise ValueError("An estimate determines the verdict; leave out `holds`.")
             holds, text = measured.above_zero, format(measured, "+.3f")
             kept = measured if measured.count > 1 else None
         elif holds is None:
@@ -74,7 +75,8 @@ class Record:
 
 
 def claims_html(claims: list[dict[str, Any]]) -> str:
-    """Claims as an HTML table; all text is escaped. A mark repeats what the verdict says, and is not read aloud."""
+    """Claims as an HTML table; all text is escaped. A mark repeats the verdict and is hidden from screen
+    readers."""
     rows = "".join(
         f'<tr><td style="text-align:left">{html.escape(claim["statement"])}</td>'
         f"<td>{html.escape(claim['measured'])}</td>"
@@ -86,7 +88,7 @@ def claims_html(claims: list[dict[str, Any]]) -> str:
 
 
 def environment() -> dict[str, str]:
-    """What the numbers were made with."""
+    """The versions and hardware that the numbers were computed with."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return {
         "python": platform.python_version(),

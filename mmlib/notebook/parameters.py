@@ -1,15 +1,15 @@
 """The parameters of notebooks: one table of those that several share, and the check in a set-up cell.
 
-A notebook declares its parameters in its first code cell, each with type, default and comment. Its set-up cell says
+A notebook declares its parameters in its first code cell, each with type, default and comment. Its set-up cell calls
 `settings = Settings(globals(), …)`. Parameters of the table are checked by the table; keywords add the notebook's own,
-and narrow others. What they may be is written plainly: `(low, high)` for numbers, both included (two integers: integers
-alone), texts to choose from, or a type. `str` among the choices of `target` and `protocol` stands for the domains and
-protocols of the data set, `int` of `frames` for as many as it stores.
+and narrow others. Allowed values are written as literals: `(low, high)` for numbers, both included (two integers:
+integers only), texts to choose from, or a type. `str` among the choices of `target` and `protocol` stands for the
+domains and protocols of the data set, `int` for `frames` for at most as many as it stores.
 
-`python -m mmlib run` asks the same of every run before the first one starts. It reads that call and executes nothing.
-It knows these parameters by name: `dataset` or `benchmark` (the data a run reads) with `data` (whether a stand-in will
-do), `weights` with `modalities` (the published weights it starts from), `device` (the GPU it waits for), `seeds` with
-`first_seed` (what is added up), `epochs` with `warm_up` (what a budget of minutes scales).
+`python -m mmlib run` checks the same for every run before the first one starts. It reads that call and executes
+nothing. It knows these parameters by name: `dataset` or `benchmark` (the data a run reads) with `data` (whether a
+stand-in will do), `weights` with `modalities` (the published weights it starts from), `device` (the GPU it waits for),
+`seeds` with `first_seed` (what is pooled), `epochs` with `warm_up` (what a budget of minutes scales).
 """
 
 import ast
@@ -30,7 +30,7 @@ class BadParameter(ValueError):
 
 
 class Shared(NamedTuple):
-    """A parameter that several notebooks have: what it may be, and what it means in all of them."""
+    """A parameter that several notebooks share: its allowed values, and its meaning in all of them."""
 
     allowed: Any
     meaning: str
@@ -41,17 +41,17 @@ SHARED = {
     "target": Shared(("auto", str), "the domain that training never sees"),
     "degradation": Shared(KINDS, 'what is wrong with bad samples: "mismatch", "noise" or "masking"'),
     "degraded_in": Shared(("train", "everywhere"), '"train": only training samples'),
-    "share": Shared(Number(0.01, 0.9), "how many samples are degraded, in each modality"),
-    "training_samples": Shared(Whole(100, 10**6), "training samples, about"),
+    "share": Shared(Number(0.01, 0.9), "share of samples that are degraded, in each modality"),
+    "training_samples": Shared(Whole(100, 10**6), "approximate number of training samples"),
     "seeds": Shared(Whole(2, 100), "independent runs behind every interval"),
-    "first_seed": Shared(Whole(0, 899), "they are numbered from here on"),
+    "first_seed": Shared(Whole(0, 899), "number of the first run; the others count up from it"),
     "epochs": Shared(Whole(1, 1000), "passes over the training data"),
-    "warm_up": Shared(Whole(1, 999), "epochs of plain training before the mixture has a say"),
-    "batch_size": Shared(Whole(2, 4096), "clips a step"),
+    "warm_up": Shared(Whole(1, 999), "epochs of plain training before the mixture is used"),
+    "batch_size": Shared(Whole(2, 4096), "clips per step"),
     "learning_rate": Shared(Number(1e-6, 1.0), "of the optimiser"),
     "weight_decay": Shared(Number(0.0, 1.0), "of the optimiser"),
     "tuned": Shared(bool, "choose each method's settings on validation data first, from equally large grids"),
-    "rivals": Shared(bool, "more methods, too"),
+    "rivals": Shared(bool, "also compare with more methods"),
     "directions": Shared(Whole(2, 1000), "random directions for the loss increase"),
     "data": Shared(("auto", "real", "stand-in"), '"auto": the prepared clips, or a stand-in where there are none'),
     "precision": Shared(("float32", "tf32", "bfloat16"), '"float32", "tf32", or "bfloat16" on a GPU'),
@@ -60,8 +60,9 @@ SHARED = {
 
 
 class Settings(SimpleNamespace):
-    """A notebook's parameters as attributes, all of them checked: `values` holds them by name (and may hold more),
-    `own` says what those may be that the table does not know, or that are narrower here. Raises BadParameter."""
+    """A notebook's parameters as attributes, all of them checked: `values` holds them by name (and may hold
+    more), `own` the allowed values of those that the table does not have, or that are narrower here. Raises
+    BadParameter."""
 
     def __init__(self, values: Mapping[str, Any], **own: Any) -> None:
         allowed = {name: shared.allowed for name, shared in SHARED.items() if name in values} | own
@@ -80,7 +81,7 @@ class Settings(SimpleNamespace):
         if chosen.get("warm_up", 0) >= chosen.get("epochs", 1000):
             raise BadParameter(f"warm_up must be shorter than training, {self.epochs} epochs; it is {self.warm_up}.")
         if chosen.get("flow") and self.dataset != "spoken_digits":
-            raise BadParameter(f"flow is there in spoken_digits alone, not in {self.dataset}.")
+            raise BadParameter(f"flow exists in spoken_digits only, not in {self.dataset}.")
 
     @property
     def numbers(self) -> range:
@@ -88,24 +89,24 @@ class Settings(SimpleNamespace):
         return range(self.first_seed, self.first_seed + self.seeds)
 
     def targets(self, domains: tuple[str, ...]) -> tuple[str, ...]:
-        """The domains that are left out of training, in turn: "auto" is the last one, "all" each of them."""
+        """The domains to leave out of training, one at a time: "auto" is the last one, "all" each of them."""
         return {"auto": domains[-1:], "all": domains}.get(self.target, (self.target,))
 
     def training(self, **more: Any) -> TrainingConfig:
-        """The training that these parameters describe."""
+        """The training configuration that these parameters describe."""
         names = {field.name for field in fields(TrainingConfig)}
         return TrainingConfig(**{name: value for name, value in vars(self).items() if name in names} | more)
 
 
 def _plain(allowed: Any) -> Any:
-    """`(low, high)` as a range; all else as it is."""
+    """`(low, high)` as a range; anything else unchanged."""
     if isinstance(allowed, tuple) and len(allowed) == 2 and all(type(end) in (int, float) for end in allowed):
         return Number(*allowed, whole=all(type(end) is int for end in allowed))
     return allowed
 
 
 def _of_data(name: str, allowed: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data set says of `target`, `protocol` and `frames`, where those are among what is allowed."""
+    """The data set's allowed values of `target`, `protocol` and `frames`, where those are among the parameters."""
     if not {"target", "protocol", "frames"} & allowed.keys():
         return {}
     of = reader(name)
@@ -121,8 +122,8 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 def own_of(cells: Iterable[str]) -> dict[str, Any] | None:
-    """What the call of `Settings` in these cells' source says of the notebook's own parameters; None where there is no
-    such call. Raises BadParameter where a keyword is not written plainly."""
+    """What the call of `Settings` in these cells' source says about the notebook's own parameters; None where there is
+    no such call. Raises BadParameter where a keyword is not a literal."""
     for cell in cells:
         for node in ast.walk(parsed(cell)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Settings":
@@ -140,5 +141,5 @@ def _written(keyword: ast.keyword) -> Any:
         return read(keyword.value)
     except ValueError as error:
         raise BadParameter(
-            f"What {keyword.arg} may be is to be written plainly, not {ast.unparse(keyword.value)}."
+            f"The allowed values of {keyword.arg} must be literals, not {ast.unparse(keyword.value)}."
         ) from error

@@ -1,5 +1,5 @@
-"""Pure functions from data to figures that a lecture hall can read: no letter below 12 points, no figure wider than a
-page, colours safe for the colour-blind, and a label, line style or hatch besides every colour."""
+"""Pure functions from data to figures that are readable in a lecture hall: no text below 12 points, no figure wider
+than a page, colours safe for the colour-blind, and a label, line style or hatch besides every colour."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from mmlib.equations.mixture import Mixture
 from mmlib.instruments.flatness import Plane
 from mmlib.training.estimates import estimate
 
-_WIDTH = 9.5  # inches; a browser would shrink a wider figure, and its letters
+_WIDTH = 9.5  # inches; a browser would shrink a wider figure, and its text
 _HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--")
 _STYLE = {
     "axes.spines.top": False,
@@ -35,7 +35,7 @@ _STYLE = {
 
 @contextmanager
 def _theme() -> Iterator[ModuleType]:
-    """seaborn, with its theme for as long as a figure is being drawn."""
+    """seaborn, with its theme while a figure is being drawn."""
     import seaborn  # takes a second to import
 
     with seaborn.axes_style("ticks"), seaborn.plotting_context("notebook", font_scale=1.25), plt.rc_context(_STYLE):
@@ -43,7 +43,7 @@ def _theme() -> Iterator[ModuleType]:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG; it is closed."""
+    """The figure as PNG; closes it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
@@ -51,13 +51,13 @@ def png(figure: Figure) -> bytes:
 
 
 def show(figure: Figure, alt: str, key: bool = False) -> None:
-    """Display a figure with a text that says what is to be seen, for those who cannot see it. A batch's page shows
-    those figures of a notebook that are called `key`."""
+    """Display a figure with an alternative text, for those who cannot see it. A batch's page shows the figures of a
+    notebook that are marked `key`."""
     display(Image(png(figure), format="png", alt=alt, metadata={"key": True} if key else None))
 
 
 def sample_grid(dataset: MultimodalDataset, pictures: MultimodalDataset, label: int | None = None) -> Figure:
-    """A line per domain and modality: one sample of each class, or up to ten samples of the class `label`.
+    """A row per domain and modality: one sample of each class, or up to ten samples of the class `label`.
 
     `dataset` holds network inputs (spectrograms), `pictures` the same samples' raw images.
     """
@@ -73,8 +73,8 @@ def sample_grid(dataset: MultimodalDataset, pictures: MultimodalDataset, label: 
 def samples(
     dataset: MultimodalDataset, pictures: MultimodalDataset, rows: Sequence[int], captions: Sequence[str]
 ) -> Figure:
-    """The samples at these rows side by side, a line per modality, each under its caption. `dataset` and `pictures` as
-    in `sample_grid`."""
+    """The samples at these rows side by side, a row per modality, each sample under its caption. `dataset` and
+    `pictures` as in `sample_grid`."""
     return _grid(dataset, pictures, {name: (name, rows) for name in dataset.modalities}, captions)
 
 
@@ -115,7 +115,7 @@ def _draw_sample(axis: Axes, modality: str, sample: np.ndarray) -> None:
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
-    """What seaborn draws around a mean: our interval, not its bootstrap."""
+    """What seaborn draws around a mean: our interval, not its own bootstrap."""
     found = estimate(values)
     return found.low, found.high
 
@@ -163,7 +163,7 @@ def marked_curve(values: pd.Series, at: float, x_label: str, y_label: str, title
 def _panels(
     groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, title: str
 ) -> tuple[Figure, list[tuple[Axes, Mapping[str, pd.Series]]]]:
-    """A panel for each group, one above the other, each with as much room as it has rows."""
+    """A panel for each group, one above the other, as high as it has rows."""
     for group, rows in groups.items():
         for row, values in rows.items():
             if not len(values) or values.isna().any():
@@ -232,7 +232,7 @@ def gap_histogram(
     x_label: str = "modality gap",
 ) -> Figure:
     """Stacked histogram of the gaps of up to two named groups of samples (from −1, where any is negative), the
-    mixture's components on top, and where its posterior of the imbalanced one crosses `threshold`."""
+    mixture's components on top, and a line where the posterior of the imbalanced one crosses `threshold`."""
     with _theme() as sns:
         figure, axis = plt.subplots(figsize=(_WIDTH, 4.8))
         colours = sns.color_palette("colorblind")
@@ -257,8 +257,8 @@ def gap_histogram(
 
 
 def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> Figure:
-    """Points on a plane, a panel per name: (positions (N, 2), labels (N,)). Each point stands as the number of its
-    class, counted from 0, so that colour is not needed to tell classes apart."""
+    """Points on a plane, a panel per name: (positions (N, 2), labels (N,)). Each point is drawn as the number of
+    its class, counted from 0, so that colour is not needed to tell classes apart."""
     with _theme():
         figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, _WIDTH / len(panels) + 0.6), squeeze=False)
         for axis, (name, (positions, labels)) in zip(axes[0], panels.items(), strict=True):

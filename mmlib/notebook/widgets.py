@@ -17,9 +17,9 @@ from mmlib.notebook.plots import png
 def slide(
     draw: Callable[[Any], Figure], values: Sequence[Any], label: str, start: Any, alt: str
 ) -> ipywidgets.SelectionSlider:
-    """A slider over `values` with the figure `draw(value)` below it. The figure at `start` stands for print.
+    """A slider over `values` with the figure `draw(value)` below it. The figure at `start` is what print shows.
 
-    An exception in `draw` is raised where the slider is moved.
+    An exception in `draw` is raised when the slider is moved.
     """
     return slide_several(draw, {label: values}, {label: start}, alt)[label]
 

@@ -1,4 +1,4 @@
-"""Numbers that papers print, to be shown beside measured ones and never mixed with them."""
+"""Numbers printed in papers, shown beside measured ones and never mixed with them."""
 
 from importlib.resources import files
 
@@ -25,7 +25,7 @@ def gmm_headlines() -> pd.DataFrame:
 
 def balance_benchmark(dataset: str) -> pd.Series:
     """BalanceBenchmark's accuracies in percent by method ("KS", "CREMA-D", …). Its protocol and networks are its own:
-    never the same experiment as a paper's table or ours."""
+    never the same experiment as a paper's table or ours. Raises a ValueError for an unknown data set."""
     rows = _read("balancebenchmark.csv")
     rows = rows[rows["dataset"] == dataset]
     if rows.empty:
@@ -35,7 +35,8 @@ def balance_benchmark(dataset: str) -> pd.Series:
 
 def mbcd_table(number: int, **chosen: str) -> pd.DataFrame:
     """Rows of a table of the MBCD paper (1: multi-source, 2: single-source, 3: in-domain, 4: ablation, 5: dropout),
-    accuracies in percent. `chosen` selects by column, e.g. benchmark="hac", modalities="flow+audio"."""
+    accuracies in percent. `chosen` selects by column, e.g. benchmark="hac", modalities="flow+audio". Raises a
+    ValueError where no row is left."""
     rows = _read("mbcd_tables.csv")
     rows = rows[rows["table"] == number]
     for column, value in chosen.items():

@@ -1,4 +1,4 @@
-"""Reproduction tables: the published number, the measured one, their difference, the protocol, and what is missing."""
+"""Reproduction tables: the published number, the measured one, their difference, the protocol, and missing clips."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,10 +11,11 @@ from mmlib.training.estimates import Estimate
 
 
 def comparison(measured: Mapping[str, Estimate], paper: Mapping[str, float], splits: Splits) -> pd.DataFrame:
-    """A row per method, accuracies in percent: paper, measured with its interval, their difference. The interval is the
-    measurement's; the paper's own spread is not in it. Methods the paper does not print stand with "—".
+    """A row per method, accuracies in percent: paper, measured with its interval, their difference. The interval is
+    that of the measurement; it does not include the paper's own spread. "—" stands for methods that the paper does not
+    print.
 
-    On a stand-in no difference is formed, and the column of what was measured carries its name.
+    On a stand-in there is no difference, and the column of measured numbers says that it is a stand-in.
     """
     column = "STAND-IN, no result, %" if splits.is_stand_in else "measured, %"
     rows = {}
@@ -35,7 +36,7 @@ def comparison(measured: Mapping[str, Estimate], paper: Mapping[str, float], spl
 def beside_paper(
     runs: pd.DataFrame, names: Mapping[str, str], paper: Callable[[str, str], Mapping[str, float]], splits: Splits
 ) -> pd.DataFrame:
-    """A run's row each (`experiments.score_table`), for the record: with the data it is about and, but on a stand-in,
+    """One row per run (`training.score_table`), for the record: with the data it is about and, except on a stand-in,
     the number that the paper prints for its method (`names`: method → the paper's name) and transfer, in percent."""
     known = [
         math.nan if splits.is_stand_in else paper(source, target).get(names.get(method, ""), math.nan)
@@ -45,8 +46,8 @@ def beside_paper(
 
 
 def captioned(table: pd.DataFrame, splits: Splits, what: str = "") -> Styler:
-    """The table under a caption that says which data, which protocol and how many clips are missing; a stand-in's in
-    red."""
+    """The table under a caption that says which data, which protocol and how many clips are missing; in red
+    for a stand-in."""
     colour = "#a40000" if splits.is_stand_in else "inherit"
     caption = f"{splits.about}. {what}".strip()
     style = [{"selector": "caption", "props": f"caption-side: top; font-weight: 600; color: {colour}"}]

@@ -1,4 +1,4 @@
-"""Training any method on any data: the loop, runs that are kept, tables of what they scored, and honest statistics."""
+"""Training any method on any data: the loop, cached runs, tables of their scores, intervals and paired differences."""
 
 from mmlib.training.estimates import Estimate, estimate, over_targets, paired_difference
 from mmlib.training.loop import History, TrainingConfig, fit, resolve_device

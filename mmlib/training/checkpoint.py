@@ -1,4 +1,4 @@
-"""The state that an interrupted training resumes from, written whole or not at all."""
+"""The state from which interrupted training resumes, written completely or not at all."""
 
 import contextlib
 import time
@@ -13,10 +13,10 @@ from mmlib.data.cache import atomic_path
 
 @dataclass
 class Checkpoint:
-    """Where a training leaves its state, and what it is the state of.
+    """Where a run saves its state, and which run that is.
 
     `identity` is the run's (`training.identity`): a file of another run is refused and stays. State is written after an
-    epoch, but not more often than every `seconds`: that is what a killed training loses, and one epoch.
+    epoch, but not more often than every `seconds`: a killed run loses at most that much and one epoch.
     """
 
     path: Path
@@ -25,7 +25,7 @@ class Checkpoint:
     _written: float = field(default_factory=time.monotonic, init=False)
 
     def write(self, state: dict[str, Any]) -> None:
-        """Tensors, plain values and containers of them."""
+        """Save this state (tensors, plain values and containers of them), unless the last one is too recent."""
         if time.monotonic() - self._written < self.seconds:
             return
         self._written = time.monotonic()
@@ -36,8 +36,8 @@ class Checkpoint:
             print(f"{self.path} could not be written ({error}); the training continues without.")
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
-        """The state, on this device; None where there is none yet. Raises a ValueError for another run's. A damaged
-        file is set aside."""
+        """The state, on this device; None where there is none yet. Raises a ValueError for a file of another
+        run. A damaged file is set aside."""
         if not self.path.exists():
             return None
         try:
@@ -49,7 +49,7 @@ class Checkpoint:
             print(f"{set_aside(self.path, error)}: the training starts again.")
             return None
         if found != self.identity:
-            raise ValueError(f"{self.path} belongs to another run. Delete it, or name another checkpoint.")
+            raise ValueError(f"{self.path} belongs to another run. Delete it, or use another checkpoint.")
         return state
 
     def remove(self) -> None:

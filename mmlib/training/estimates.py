@@ -1,4 +1,4 @@
-"""Honest statistics: intervals and paired differences, with "not distinguishable" among the verdicts."""
+"""Statistics over runs: intervals and paired differences, with "not distinguishable" among the verdicts."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,8 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % interval. One value has no interval: its half-width is NaN."""
+    """Mean and 95 % interval. One value has no interval: its half-width is NaN. Raises a ValueError for no values
+    or NaN."""
     series = pd.Series(list(values), dtype=float)
     if series.empty or series.isna().any():
         raise ValueError(f"An estimate needs at least one value and no NaN, not {list(values)}.")
@@ -54,13 +55,13 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def _quantile(count: int) -> float:
-    """Student's t: what bounds 95 % of the means of this many values, in standard errors."""
+    """Student's t: the half-width of the 95 % interval of a mean of this many values, in standard errors."""
     return stdtrit(count - 1, 0.975)
 
 
 def pooled(estimates: Sequence[Estimate]) -> Estimate:
-    """The estimate of all values together, from estimates of disjoint groups of them. Nothing is lost: mean, half-width
-    and count give back each group's sum and sum of squares."""
+    """The estimate of all values together, from estimates of disjoint groups of them. This is exact: mean, half-width
+    and count determine each group's sum and sum of squares."""
     if len(estimates) == 1:
         return estimates[0]
     count = sum(group.count for group in estimates)
@@ -76,7 +77,8 @@ def pooled(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:
-    """Mean of first − second over runs paired by their index (seed, or target and seed), with its interval."""
+    """Mean of first − second over runs paired by their index (seed, or target and seed), with its interval. Raises a
+    ValueError where the indices differ or repeat."""
     if not first.index.sort_values().equals(second.index.sort_values()):
         raise ValueError("Paired values must have the same index (the same seeds and targets).")
     if first.index.has_duplicates:

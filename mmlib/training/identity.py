@@ -1,12 +1,12 @@
-"""What makes two runs the same. It is decided here, from plain values, and nowhere else:
+"""What makes two runs the same. This is decided here, from plain values, and nowhere else:
 
 * the run: method with all its options, modalities, domains, seed;
 * the configuration, and the kind of device;
 * the architecture, with the content of published weights;
-* the data: every part's content, ground truth included, and what training does to it;
+* the data: every part's content, ground truth included, and its augmentation;
 * the code that the method and the training loop can reach (`source_code`), and torch's version.
 
-No network is built to name a run. A kept result and a checkpoint carry the identity of their run.
+No network is built to identify a run. A kept result and a checkpoint carry the identity of their run.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def identities(
     architecture: Architecture,
     recorded: Mapping[str, bool],
 ) -> dict[Run, str]:
-    """The identity of each run, 24 hexadecimal digits; `recorded`: what besides scores a result holds. Raises a
+    """The identity of each run, 24 hexadecimal digits; `recorded`: what a result holds besides scores. Raises a
     ValueError for a method, an option or a setting that does not exist."""
     shared = (
         [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")],

@@ -60,10 +60,10 @@ class TrainingConfig:
 @dataclass
 class History:
     """One row per epoch: mean training losses by part, validation and monitored accuracies and losses, seconds; and
-    the tensors that `fit`'s `measure` returned, by name, one an epoch."""
+    the tensors that `fit`'s `measure` returned, by name, one per epoch."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
-    selected_epoch: int = 0  # counted from 1; the epoch whose weights the predictor has
+    selected_epoch: int = 0  # counted from 1; the epoch of the predictor's weights
     tensors: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
@@ -71,7 +71,7 @@ class History:
         return pd.DataFrame(self.rows).set_index("epoch")
 
     def add(self, row: Mapping[str, float], measured: Mapping[str, float | Tensor]) -> None:
-        """An epoch's row, with the numbers among what was measured; tensors apart, on the CPU."""
+        """An epoch's row, with the numbers among what was measured; tensors are kept separately, on the CPU."""
         numbers = {name: value for name, value in measured.items() if not isinstance(value, Tensor)}
         self.rows.append({**row, **numbers})
         for name in measured.keys() - numbers.keys():
@@ -79,12 +79,13 @@ class History:
 
 
 def resolve_device(name: str) -> torch.device:
-    """ "auto" is a GPU where there is one. Asking for a GPU that is not there is an error, never a silent CPU run."""
+    """ "auto" is a GPU where there is one. Raises a ValueError for a GPU that does not exist: never a silent CPU
+    run."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices.")
+        raise ValueError(f"device {name!r} was requested, but there are {torch.cuda.device_count()} CUDA devices.")
     return device
 
 
@@ -103,8 +104,8 @@ def fit(
     """Train the method in place; afterwards `method.predictor` holds the selected weights.
 
     Selection sees `validation` (source domains) only. `monitors` are evaluated and `measure` is called every epoch, in
-    columns of their own (tensors apart), to be looked at; they never influence anything. A training that finds its
-    `checkpoint` resumes from there and, on a CPU, ends with the identical weights and history.
+    columns of their own (tensors separately), for observation only; they never influence training. A run that finds
+    its `checkpoint` resumes from there and, on a CPU, ends with identical weights and history.
     """
     device = config.torch_device
     train, validation = train.resident(device), validation.resident(device)
@@ -166,8 +167,8 @@ def _train_epoch(
     """One pass over the training data; mean of each part of the loss and of what the method watches, weighted by batch
     size.
 
-    Everything random is seeded by (seed, epoch): nothing else has to be stored to resume. Nothing in the loop waits for
-    the device; the sums are read once at the end.
+    Everything random is seeded by (seed, epoch): nothing else has to be stored to resume. Nothing in the loop
+    synchronises with the device; the sums are read once at the end.
     """
     rows = method.on_epoch_start(epoch, train)
     method.train()
@@ -189,7 +190,7 @@ def _train_epoch(
 def take_step(
     method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig
 ) -> dict[str, Tensor]:
-    """One step, losses to update; its losses."""
+    """One step, from losses to update; returns its losses."""
     with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         losses = method.step_losses(batch)
     optimiser.zero_grad(set_to_none=True)
@@ -214,7 +215,7 @@ def _tensor_float_32(allowed: bool) -> Iterator[None]:
 
 
 def optimiser_of(method: Method, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser of everything that a method trains."""
+    """The optimiser for everything that a method trains."""
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimiser == "adam":

@@ -1,4 +1,4 @@
-"""One run: which method on which data with which seed, trained, and what it leaves."""
+"""One run: a method on some data with a seed, its training, and its results."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ Options = tuple[tuple[str, Any], ...]  # (name, value) pairs, sorted or not, e.g
 
 @dataclass(frozen=True)
 class Run:
-    """One training: which method, seen through which modalities, from which domains to which, which seed.
+    """One training run: which method on which modalities, from which domains to which, with which seed.
 
-    `source` "": all domains but the target (leave one domain out). A name: that domain alone (single source); the
-    target itself, for training and testing within one domain. `target` "": no domain is left out, and the test part of
-    all domains stands for the target. `settings` are fields of `TrainingConfig` and options of the method that differ
-    from the defaults.
+    `source` "": all domains but the target (leave one domain out). A name: only that domain (single source); the
+    target itself for training and testing within one domain. `target` "": no domain is left out, and the test part of
+    all domains is the target. `settings` are fields of `TrainingConfig` and options of the method that differ from the
+    defaults.
     """
 
     method: str
@@ -51,7 +51,7 @@ class Run:
         return replace(config, seed=self.seed, **of_training), options
 
     def protocol(self, splits: Splits) -> DomainProtocol:
-        """The data of this run, with its modalities only."""
+        """The data of this run, with its modalities only. Raises a ValueError for an unknown domain or modality."""
         if not self.target:
             protocol = splits.pooled()
         elif self.source:
@@ -63,14 +63,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves: the selected predictor, the trained network as the last step left it (where weights are
-    averaged, that is the student and the predictor its average), and how it went.
+    """The results of a run: the selected predictor, the trained network after the last step (where weights are
+    averaged, this is the student and the predictor its average), and the history.
 
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
     accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
     modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads.
-    `loaded`: whether it came from the cache. `sample_scores`, where they were asked for: after each epoch, each
-    modality's score of the correct class for every training sample as it is, (epochs, M, N) float16.
+    `loaded`: whether it came from the cache. `sample_scores`, where they were requested: after each epoch, each
+    modality's score of the correct class for every training sample without augmentation, (epochs, M, N) float16.
     """
 
     run: Run
@@ -82,7 +82,7 @@ class Trained:
 
     @property
     def sample_scores(self) -> Tensor | None:
-        """(epochs, M, N) float16, or None where they were not asked for."""
+        """(epochs, M, N) float16, or None where they were not requested."""
         by_epoch = self.history.tensors.get(SCORES)
         return None if by_epoch is None else torch.stack(by_epoch)
 
@@ -138,7 +138,7 @@ def train_run(
     selected = history.rows[history.selected_epoch - 1]
     scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
     predictor, network = method.predictor.cpu(), method.model.cpu()
-    for part in (predictor, network):  # an averaged network asks for no gradients; what is frozen never does
+    for part in (predictor, network):  # an averaged network requires no gradients; frozen parts never do
         for (_, own), (_, trained) in zip(part.named_parameters(), network.named_parameters(), strict=True):
             own.requires_grad_(trained.requires_grad)
     return Trained(run, predictor, network, history, scores)

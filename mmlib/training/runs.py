@@ -1,4 +1,4 @@
-"""Many runs, side by side, each trained once and then kept."""
+"""Many runs in parallel, each trained once and then cached."""
 
 import copy
 from collections.abc import Sequence
@@ -33,10 +33,11 @@ def train_runs(
 ) -> list[Trained]:
     """Train many runs; on a CPU in `jobs` processes (default: one per core), on a GPU one after the other.
 
-    Each CPU run uses one thread: the processes together are faster than the threads, and no result depends on how
-    many cores there are. A run of the same identity (`training.identity`) that was trained before is loaded from
+    Each CPU run uses one thread: parallel processes are faster than parallel threads, and no result depends on the
+    number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
     `$MMLIB_CACHE/runs` unless `cached` is False; one that was interrupted resumes from its checkpoint there. A line
-    says how many were loaded. A damaged file is set aside, with a line that says so, and its run trained again.
+    says how many were loaded. A damaged file is set aside, with a line that says so, and its run is trained again.
+    Raises a ValueError for a method, option, domain or modality that does not exist.
     """
     on_cpu = config.torch_device.type == "cpu"
     recorded = {"keep_scores": keep_scores, "keep_cosines": keep_cosines, "keep_seen": keep_seen}
@@ -96,7 +97,7 @@ def _keep(trained: Trained, path: Path) -> bool:
 
 
 def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture) -> Trained | None:
-    """What is kept of this run; None where nothing is, or what is there is damaged."""
+    """The cached result of this run; None where there is none, or it is damaged."""
     if not path.exists():
         return None
     shapes = splits.train.select_modalities(*run.modalities).input_shapes

@@ -1,4 +1,4 @@
-"""Tidy tables of what runs scored, by seed, domain and epoch; and tuning by them."""
+"""Tidy tables of runs' scores by seed, domain and epoch, and tuning by them."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ def tune(
     architecture: Architecture = DEFAULT,
 ) -> dict[str, Options]:
     """For each target, the settings with the best mean validation accuracy on its source domains; the validation loss
-    breaks ties. The target takes no part in the choice."""
+    breaks ties. The target is not used for the choice."""
     runs = [
         Run(method, target, seed, modalities, settings=settings)
         for settings in grid

@@ -1,4 +1,4 @@
-"""What a training step costs, as a ratio to others timed in turns."""
+"""What a training step costs compared with others, all timed in turn."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from mmlib.training.loop import TrainingConfig, optimiser_of, take_step
 
 
 def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], object]:
-    """One whole step of this method on this batch, losses to update, as a function to be timed."""
+    """One full step of this method on this batch, from losses to update, as a function to be timed."""
     device = config.torch_device
     method.to(device).train()
     method.on_train_start(1000, 100)
@@ -20,7 +20,8 @@ def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Calla
 
 
 def shortest_seconds(steps: Mapping[str, Callable[[], object]], repeats: int = 25) -> dict[str, float]:
-    """The shortest time of each function, taken in turns, so that a busy machine treats all alike; with one thread."""
+    """The shortest time of each function in seconds; they are timed in turn, so that a busy machine affects all alike,
+    and with one thread."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

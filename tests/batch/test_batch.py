@@ -40,7 +40,7 @@ def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, cap
 
     def kept():
         kit.run("--only", "01")
-        return "1 of 1 runs are finished already and are kept" in capsys.readouterr().out
+        return "1 of 1 runs are already finished and are kept" in capsys.readouterr().out
 
     assert kept() and kit.results()["01_good"] == first
     kit.notebook("01_good", LIGHT + "\n# changed")
@@ -120,7 +120,7 @@ def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["01_good", "done"] and lines[1].strip() == "defaults"
     assert " new  about " in lines[2] and lines[3].strip() == "rate=2.0"
-    assert lines[4] == "1 of 2 runs to do." and lines[5].startswith("By earlier runs here, some ")
+    assert lines[4] == "1 of 2 runs to do." and lines[5].startswith("Earlier runs here suggest ")
     assert kit.run("--dry-run") == 0
     printed = capsys.readouterr().out
     assert "02_wrong  failed before (assertion)" in printed
@@ -206,7 +206,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_a_failure(kit, monkeypatch):
     kit.out.mkdir()
     result = execution.run_one(job, kit.out, "nobody", Limits())
     assert (
-        result.status == "error" and "device 'cuda' was asked for, but" in result.error and "has no GPU" in result.error
+        result.status == "error" and "device 'cuda' was requested, but" in result.error and "has no GPU" in result.error
     )
 
 

@@ -135,7 +135,7 @@ def test_a_python_process_at_its_limit_of_memory_is_reported(kit):
         (["torn"], "is not YAML of names and values"),
         (["typed"], "parameters cannot be 7"),
         (["limited"], "limits are seconds for `cell` and `run`, not page: 3"),
-        (["circle"], "Suites inherit in a circle: circle → ring → circle"),
+        (["circle"], "Suites inherit in a cycle: circle → ring → circle"),
         (["entry"], "is not of the form number: {name: value}"),
         (["--minutes", "5"], "--minutes is for suites with a budget, and 'quick' has none"),
         (["--jobs", "0"], "--jobs must be at least 1"),
@@ -286,7 +286,7 @@ def test_two_batches_in_one_folder_refuse_each_other(kit, tmp_path, capsys):
     process = running(kit, until=mark.exists)
     assert kit.run() == 2
     error = capsys.readouterr().err
-    assert f"Another batch writes into {kit.out}: process {process.pid} on " in error and "--out" in error
+    assert f"Another batch is writing to {kit.out}: process {process.pid} on " in error and "--out" in error
     assert process.poll() is None, "the first continues"
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

@@ -135,7 +135,7 @@ def test_trainings_without_an_accuracy_are_no_table(folder, tmp_path):
     for row in result.records[0]["runs"]:
         row["target accuracy"] = None
     page = report.write_page("s", "", [result], set(), [], tmp_path).read_text()
-    assert "All 2 trainings" in page and "Test accuracy" not in page and "<img" in page
+    assert "All 2 training runs" in page and "Test accuracy" not in page and "<img" in page
 
 
 def test_failures_missing_and_outdated_runs_are_reported(folder, tmp_path):

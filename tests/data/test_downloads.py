@@ -100,10 +100,10 @@ def test_files_of_git_lfs_are_what_their_pointers_say(server, tmp_path):
 
 def test_an_altered_file_or_a_missing_pointer_is_named(server, tmp_path, monkeypatch):
     _, address = server
-    with pytest.raises(OSError, match=r"/file is no git-LFS pointer: it begins with"):
+    with pytest.raises(OSError, match=r"/file is not a git-LFS pointer: it begins with"):
         download_lfs(f"{address}/file", f"{address}/file", tmp_path / "f")
     monkeypatch.setattr("test_downloads.POINTER", POINTER.replace(HASH[:8], "00000000"))
-    with pytest.raises(ValueError, match="altered or damaged on its way"):
+    with pytest.raises(ValueError, match="altered or damaged in transit"):
         download_lfs(f"{address}/pointer", f"{address}/file", tmp_path / "f")
     assert not list(tmp_path.iterdir())
 

@@ -105,7 +105,7 @@ class TestSmallLists:
         with pytest.raises(ValueError, match="line 2: 'Bark&abc&good&5' is not"):
             ave.read_list(path)
         path.write_text("Barking&abc&good&3&5\n")
-        with pytest.raises(ValueError, match="'Barking' is no class"):
+        with pytest.raises(ValueError, match="'Barking' is not a class"):
             ave.read_list(path)
 
     def test_kinetics_lists_and_json_must_agree(self, tmp_path):
@@ -184,11 +184,11 @@ class TestPickles:
         (tmp_path / "cut.pkl").write_bytes(table.read_bytes()[:200])
         (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2]))
         for name in ("cut.pkl", "list.pkl"):
-            with pytest.raises(ValueError, match=f"{name} is damaged or no list of MM-SADA"):
+            with pytest.raises(ValueError, match=f"{name} is damaged or not a list of MM-SADA"):
                 read_table(tmp_path / name)
 
     def test_an_unknown_verb_is_named(self, tmp_path):
         rows = [(*self.ROWS[0][:-1], 8)]
         _write_table(tmp_path / "x.pkl", pd.DataFrame(rows, columns=list(self.NAMES)))
-        with pytest.raises(ValueError, match=r"verb_class 8 is none of 0 … 7"):
+        with pytest.raises(ValueError, match=r"verb_class 8 is not in 0 … 7"):
             read_table(tmp_path / "x.pkl")

@@ -37,7 +37,7 @@ def test_every_benchmark_goes_from_its_published_layout_to_a_table(name, tmp_pat
     assert main([*command, "--source", str(tmp_path / "source")]) == 0
     assert main([*command, "--verify"]) == 0
     said = capsys.readouterr().out
-    assert "STAND-IN of synthetic clips, NOT" in said and "0 missing, 0 corrupt" in said and "unaltered" in said
+    assert "STAND-IN of synthetic clips, NOT" in said and "0 missing, 0 corrupt" in said and "unchanged" in said
     splits = load(name, size=16)
     manifest = open_prepared(name).manifest
     assert len(manifest) == len(splits.train) + len(splits.test) + (
@@ -207,7 +207,7 @@ class TestPreparation:
     def test_a_full_disk_is_reported_before_anything_is_written(self, tmp_path, root, monkeypatch):
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: usage._replace(free=50))
-        with pytest.raises(OSError, match="Name another --root"):
+        with pytest.raises(OSError, match="Use another --root"):
             prepare(toy(tmp_path), 2)
         assert not folder_of("toy.partial").exists()
 
@@ -223,7 +223,7 @@ class TestPreparation:
         done = journal.read_bytes().count(b"\n")
         finished = subprocess.run(command, capture_output=True, text=True)
         assert finished.returncode == 0, finished.stderr
-        kept = int(finished.stdout.split(" of 140 clips are decoded already")[0].split()[-1])
+        kept = int(finished.stdout.split(" of 140 clips are already decoded")[0].split()[-1])
         assert done - 1 <= kept <= done and open_prepared("ave").missing == 0
         verify("ave")
 
@@ -235,7 +235,7 @@ class TestCommand:
         assert main(["data", "ave"]) == 1
         assert "drive.google.com" in capsys.readouterr().err
         assert main(["data", "ave", "--download"]) == 1
-        assert "has no address to download from by a script" in capsys.readouterr().err
+        assert "has no address that a script can download from" in capsys.readouterr().err
 
     def test_bad_options_are_named(self, root, tmp_path, capsys):
         assert main(["data", "hac", "--source", str(tmp_path / "nowhere")]) == 1

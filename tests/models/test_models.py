@@ -203,7 +203,7 @@ class TestPublishedWeights:
 
     def test_a_file_that_is_a_program_is_refused(self, tmp_path):
         torch.save({"state_dict": ResNet18((1, 65, 65))}, tmp_path / "w.pth")
-        with pytest.raises(ValueError, match=r"w\.pth is no file of plain weights"):
+        with pytest.raises(ValueError, match=r"w\.pth is not a file of plain weights"):
             load_published(ResNet18((1, 65, 65)), str(tmp_path / "w.pth"))
 
     def test_missing_files_are_named(self, tmp_path):

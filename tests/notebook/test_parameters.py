@@ -35,7 +35,7 @@ def test_parameters_become_attributes_and_what_follows_from_them():
         ({"fast": 1}, {"fast": bool}, "fast must be True or False, not 1"),
         ({"grain": 1.0}, {"grain": int}, "grain must be an integer, not 1.0"),
         ({"warm_up": 8}, {}, "warm_up must be shorter than training, 8 epochs; it is 8"),
-        ({"dataset": "av_digits", "flow": True}, {"flow": bool}, "flow is there in spoken_digits alone"),
+        ({"dataset": "av_digits", "flow": True}, {"flow": bool}, "flow exists in spoken_digits only"),
         ({}, {"volume": (1, 11)}, "There is no parameter volume to check"),
     ],
 )
@@ -65,7 +65,7 @@ def test_the_call_is_read_and_nothing_is_run():
     call = "import nowhere\nsettings = Settings(globals(), a=(1, 2), b=('x', str), c=bool)\nboom()"
     assert own_of(["for", "print(1)", call]) == {"a": (1, 2), "b": ("x", str), "c": bool}
     assert own_of(["for", "print(1)"]) is None
-    with pytest.raises(BadParameter, match=r"What a may be is to be written plainly, not range\(3\)"):
+    with pytest.raises(BadParameter, match=r"The allowed values of a must be literals, not range\(3\)"):
         own_of(["Settings(globals(), a=range(3))"])
 
 

@@ -1,7 +1,7 @@
 """AVE: 4,143 audio-visual events of 28 classes in 10-second clips from YouTube.
 
-The official lists name an event's class, video, quality, start and end. 27 videos stand twice in the training list,
-under two classes, and some validation and test videos stand in the training list under another class: a sample is an
+The official lists name an event's class, video, quality, start and end. 27 videos are in the training list twice,
+under two classes, and some validation and test videos are in the training list under another class: a sample is an
 event (video and class), not a video. One protocol, `official`: training, validation and test list.
 """
 
@@ -75,7 +75,7 @@ def read_list(path: Path) -> list[tuple[str, str, float, float]]:
 
 
 def read_lists(source: Path) -> dict[str, list[tuple[str, str, float, float]]]:
-    """The events of all parts below `source`. Raises a ValueError where an event (video and class) stands twice."""
+    """The events of all parts below `source`. Raises a ValueError where an event (video and class) is listed twice."""
     lists = {part: read_list(BENCHMARK.find(source, name)) for part, name in FILES.items()}
     events = (f"{video} ({label})" for events in lists.values() for video, label, _, _ in events)
     refuse_repeated(source, "events", events)
@@ -103,9 +103,9 @@ def known_traps(clips: Sequence[Clip]) -> list[str]:
     videos = by_part(clips, "video")
     known = set(videos["train"])
     return [
-        f"{len(repeated(videos['train']))} videos stand twice in the training list, under two classes.",
-        f"{len(known & set(videos['validation']))} validation and {len(known & set(videos['test']))} test videos stand "
-        "in the training list, too, under another class.",
+        f"{len(repeated(videos['train']))} videos are in the training list twice, under two classes.",
+        f"{len(known & set(videos['validation']))} validation and {len(known & set(videos['test']))} test videos are "
+        "also in the training list, under another class.",
     ]
 
 

@@ -1,5 +1,5 @@
-"""What differs between the papers' data sets, as one record; and what does not: from published files to a recipe, and
-from a prepared cache to training, validation and test part."""
+"""What differs between the papers' data sets, as one record, and what they share: from published files to a recipe, and
+from a prepared cache to training, validation and test parts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,18 +47,18 @@ class Format:
 class Benchmark:
     """One of the papers' data sets.
 
-    A protocol trains on the official training part and is tested on the official test part; it says what selects: an
-    official part, or HELD_OUT, a stratified tenth of the training part that is not trained on. Another kind, FOLDS of
-    what `fold_column` names, tests on one fold, selects on the next and trains on the rest.
+    A protocol trains on the official training part and is tested on the official test part; it says what selects the
+    epoch: an official part, or HELD_OUT, a stratified tenth of the training part that is not trained on. With FOLDS,
+    folds over the values of `fold_column`, it tests on one fold, selects on the next and trains on the rest.
     """
 
     title: str
     folder: str  # in the cache, and the name on the command line
     lists: str  # where its lists are published
     classes: tuple[str, ...]
-    protocols: Mapping[str, str]  # name → what selects; the first is the default
+    protocols: Mapping[str, str]  # name → what selects the epoch; the first is the default
     front_ends: Mapping[str, FrontEnd]  # by modality; a FrameCrop where it is one of frames
-    frames: Mapping[str, int]  # modality → frames of each clip in the cache; the networks' are the crop's window
+    frames: Mapping[str, int]  # modality → frames of each clip in the cache; networks see the crop's window of them
     find_clips: Callable[[Path], Found]
     decode: Callable[[Clip, Format], Decoded]
     known_traps: Callable[[Sequence[Clip]], list[str]]  # what users of the official lists should know, counted on them
@@ -84,7 +84,7 @@ class Benchmark:
         Raises FileNotFoundError where a list is missing, a ValueError where one is damaged or names a clip twice.
         """
         stand_in = (source / STAND_IN).exists()
-        # A shorter side of 256, which the papers crop from; a stand-in is small.
+        # A shorter side of 256, from which the papers crop; a stand-in is small.
         size, seconds = ((32, 42), 1) if stand_in else ((256, 340), self.seconds)
         sound = {modality: ((seconds * self.sample_rate,), "int16") for modality in self.front_ends}
         pictures = {
@@ -115,7 +115,7 @@ class Benchmark:
         (3, frames, size, size), optical flow as (2, frames, size, size).
 
         `frames` are the middle ones of those in the cache, at random in training; `seed` draws what is held out, and
-        the folds; `folder` is another one in the cache. Raises MissingData, which says how to get the data, where it
+        the folds; `folder` is another folder in the cache. Raises MissingData, which says how to get the data, where it
         was not prepared, and a ValueError for a dial that is not allowed or a part that is empty.
         """
         protocol = next(iter(self.protocols)) if protocol is None else protocol
@@ -138,7 +138,7 @@ class Benchmark:
             front_end={},
             augmentations={name: augmentations[name] for name in modalities if name in augmentations},
             sample_rates={"audio": self.sample_rate} if "audio" in modalities else {},
-            # Each clip once: where the test part selects, it is the validation part, too.
+            # Each clip once: where the test part selects, it is the validation part as well.
             target_parts=tuple(part for part in self.target_parts if (part, selects) != ("validation", "test")),
             about=f"STAND-IN of synthetic clips, NOT {about}" if prepared.parameters["stand_in"] else about,
         )
@@ -167,7 +167,7 @@ class Benchmark:
     def _parts(
         self, data: MultimodalDataset, manifest: pd.DataFrame, protocol: str, fold: int, seed: int
     ) -> list[MultimodalDataset]:
-        """Training, validation and test part."""
+        """Training, validation and test parts."""
         selects = self.protocols[protocol]
         if selects == FOLDS:
             groups = torch.tensor(manifest[self.fold_column].to_numpy())
@@ -204,16 +204,16 @@ def decode_file(clip: Clip, form: Format, frames: int) -> Decoded:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The non-empty lines of a published list, whatever its line ends, byte order mark or encoding slips."""
+    """The non-empty lines of a published list, whatever its line endings, byte order mark or encoding slips."""
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def refuse_unknown(path: Path, labels: Iterable[str], known: Sequence[str]) -> None:
-    """A ValueError that names the first label of a published list that is none of the known classes."""
+    """Raise a ValueError that names the first label of a published list that is not a known class."""
     for label in labels:
         if label not in known:
-            raise ValueError(f"{path}: {label!r} is no class; there are {', '.join(known)}.")
+            raise ValueError(f"{path}: {label!r} is not a class; the classes are {', '.join(known)}.")
 
 
 def repeated(values: Iterable[str]) -> list[str]:
@@ -222,13 +222,13 @@ def repeated(values: Iterable[str]) -> list[str]:
 
 
 def refuse_repeated(where: Path | str, what: str, keys: Iterable[str]) -> None:
-    """A ValueError that names the first key that occurs more than once."""
+    """Raise a ValueError that names the first key that occurs more than once."""
     if twice := repeated(keys):
         raise ValueError(f"{where}: {len(twice)} {what} are listed twice, first {twice[0]}.")
 
 
 def by_part(clips: Iterable[Clip], column: str) -> dict[str, list[Any]]:
-    """Official part → what its clips have in this column of the manifest."""
+    """Official part → the values of its clips in this column of the manifest."""
     values = defaultdict(list)
     for clip in clips:
         values[clip.columns["split"]].append(clip.columns[column])

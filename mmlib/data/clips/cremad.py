@@ -1,11 +1,11 @@
 """CREMA-D: 7,442 clips of 91 actors who say one of 12 sentences with one of 6 emotions; sound and face.
 
 Clip ids are `Actor_Sentence_EMOTION_Level`; the emotion is the class. The lists of the imbalance papers (OGM-GE) share
-all 91 actors between training and test, and have no validation part. Three protocols, to be named in every table:
+all 91 actors between training and test, and have no validation part. Three protocols, named in every table:
 
-* `ogm`: the papers' lists; the test part is also used to select.
-* `ogm-val`: a tenth of the training list, stratified, is held out to select.
-* `actors`: five folds of actors; `fold` is tested on, the next one selects, nobody is in two parts.
+* `ogm`: the papers' lists; the epoch is selected on the test part.
+* `ogm-val`: the epoch is selected on a stratified tenth of the training list, held out.
+* `actors`: five folds of actors; tested on `fold`, selected on the next one; no actor is in two parts.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,8 @@ FRAMES = 3  # in the cache
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
-    """(clip, label) of a list without header, `clip_id,LABEL`. Raises a ValueError that names a line that is not."""
+    """(clip, label) of a list without header, `clip_id,LABEL`. Raises a ValueError that names a line of another
+    form."""
     entries = []
     for number, line in enumerate(lines_of(path), 1):
         clip, _, label = line.partition(",")
@@ -56,7 +57,7 @@ def read_lists(source: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def find_clips(source: Path) -> Found:
-    """Sound from AudioWAV where that folder is (as in the papers), otherwise the soundtrack of VideoFlash."""
+    """Sound from AudioWAV where that folder exists (as in the papers), otherwise the soundtrack of VideoFlash."""
     wav = next((path for path in sorted(source.rglob("AudioWAV")) if path.is_dir()), None)
     videos = next((path for path in sorted(source.rglob("VideoFlash")) if path.is_dir()), source / "VideoFlash")
     clips = []
@@ -82,7 +83,7 @@ def known_traps(clips: Sequence[Clip]) -> list[str]:
     actors = by_part(clips, "actor")
     tested = set(actors["test"])
     shared = len(tested & set(actors["train"]))
-    return [f"{shared} of {len(tested)} actors of the test list are in the training list, too (not in `actors`)."]
+    return [f"{shared} of {len(tested)} actors of the test list are also in the training list (not in `actors`)."]
 
 
 BENCHMARK = Benchmark(

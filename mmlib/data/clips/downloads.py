@@ -1,4 +1,4 @@
-"""Downloads that resume, and that put a file under its name only when it is complete and what it should be."""
+"""Downloads that resume, and that give a file its name only when it is complete and has the expected content."""
 
 import os
 import re
@@ -19,11 +19,11 @@ _CHUNK = 1 << 20  # bytes
 
 
 def download(url: str, path: Path, sha256: str = "", progress: bool = True) -> Path:
-    """Fetch `url` to `path`; an existing file stays.
+    """Fetch `url` to `path` and return `path`; an existing file stays.
 
     A broken transfer leaves `<path>.part`, from which the next call resumes where the server allows it.
-    Raises OSError naming the address when it cannot be reached or ends early, a ValueError where the content has not
-    the hash it should have.
+    Raises OSError naming the address when it cannot be reached or ends early, a ValueError where the content does
+    not have the expected hash.
     """
     if path.exists():
         _check(path, sha256, f"Delete {path} and run again.")
@@ -50,13 +50,13 @@ def download(url: str, path: Path, sha256: str = "", progress: bool = True) -> P
                 file.flush()
                 os.fsync(file.fileno())
     except (urllib.error.URLError, OSError) as error:
-        if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # the part is not of this file
+        if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # the part belongs to another file
             part.unlink()
         raise OSError(f"{url} could not be downloaded ({error}). Run again to resume.") from error
     if total is not None and part.stat().st_size != total:
         raise OSError(f"{url} ended after {part.stat().st_size:,} of {total:,} bytes. Run again to resume from there.")
     try:
-        _check(part, sha256, f"{url} was altered or damaged on its way. Run again.")
+        _check(part, sha256, f"{url} was altered or damaged in transit. Run again.")
     except ValueError:
         part.unlink()
         raise
@@ -70,9 +70,9 @@ def _check(path: Path, sha256: str, advice: str) -> None:
 
 
 def download_lfs(pointer_url: str, media_url: str, path: Path, progress: bool = True) -> Path:
-    """A file in git LFS: its pointer, some lines of text, says which hash and size the file itself must have.
+    """A file in git LFS: its pointer, a few lines of text, gives the hash and size that the file itself must have.
 
-    Raises OSError where the pointer cannot be had or is none, otherwise as `download`."""
+    Raises OSError where the pointer cannot be read or is not one, otherwise as `download`."""
     try:
         with urllib.request.urlopen(pointer_url, timeout=60) as response:
             pointer = response.read(1024).decode("ascii", errors="replace")
@@ -81,10 +81,10 @@ def download_lfs(pointer_url: str, media_url: str, path: Path, progress: bool = 
     digest = re.search(r"^oid sha256:([0-9a-f]{64})$", pointer, re.M)
     size = re.search(r"^size (\d+)$", pointer, re.M)
     if not digest or not size:
-        raise OSError(f"{pointer_url} is no git-LFS pointer: it begins with {pointer[:40]!r}.")
+        raise OSError(f"{pointer_url} is not a git-LFS pointer: it begins with {pointer[:40]!r}.")
     part = path.with_name(path.name + ".part")
     if part.exists() and part.stat().st_size >= int(size[1]):
-        part.unlink()  # of something else
+        part.unlink()  # it belongs to another file
     return download(media_url, path, digest[1], progress)
 
 
@@ -101,8 +101,8 @@ def download_lfs_files(files: Mapping[Path, tuple[str, str]], at_a_time: int = 8
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file into `folder`, whole or not at all. Raises a ValueError where it is damaged or where a member
-    would leave the folder."""
+    """Unpack a zip file into `folder`, completely or not at all. Raises a ValueError where it is damaged or where a
+    member would leave the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         inside = Path(temporary, "unpacked")

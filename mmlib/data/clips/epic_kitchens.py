@@ -28,11 +28,11 @@ COLUMNS = ("uid", "video_id", "start_timestamp", "stop_timestamp", "start_frame"
 
 
 class RefusedPickle(ValueError):
-    """A pickle that wants something run that a table of values does not need."""
+    """A pickle that asks to run something that a table of values does not need."""
 
 
 class _Inert:
-    """Stands for a pandas object: takes what the pickle says of it, and does nothing with it."""
+    """Stands in for a pandas object: keeps what the pickle says about it, and does nothing with it."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -86,10 +86,10 @@ def read_table(path: Path) -> pd.DataFrame:
     except RefusedPickle as error:
         raise RefusedPickle(f"{path} is refused: {error}. A list of EPIC-Kitchens needs no such thing.") from error
     except Exception as error:
-        raise ValueError(f"{path} is damaged or no list of MM-SADA ({error!r}).") from error
+        raise ValueError(f"{path} is damaged or not a list of MM-SADA ({error!r}).") from error
     wrong = ~table["verb_class"].isin(range(len(CLASSES)))
     if wrong.any():
-        raise ValueError(f"{path}: verb_class {table['verb_class'][wrong].iloc[0]} is none of 0 … {len(CLASSES) - 1}.")
+        raise ValueError(f"{path}: verb_class {table['verb_class'][wrong].iloc[0]} is not in 0 … {len(CLASSES) - 1}.")
     return table
 
 
@@ -135,7 +135,7 @@ def _opened(folder: Path) -> Pictures:
 
 
 def decode(clip: Clip, form: Format) -> Decoded:
-    """Windows of pictures and flow from the middle of the segment, and its sound, repeated up to 10 s."""
+    """Windows of pictures and flow from the middle of the segment, and its sound, cut or repeated to 10 s."""
     first, last = clip.columns["first_frame"], clip.columns["last_frame"]
     if last - first < 2:
         raise CorruptClip(f"{clip.key}: the segment from frame {first} to {last} is empty.")

@@ -31,8 +31,8 @@ def read_list(path: Path) -> list[tuple[str, int]]:
 
 
 def find_clips(source: Path) -> Found:
-    """All clips of the three domains' lists. One that is in a training and in a test list is a sample of both. Raises a
-    ValueError where a list names a clip twice."""
+    """All clips of the three domains' lists. A clip that is in a training and in a test list is a sample of both.
+    Raises a ValueError where a list names a clip twice."""
     clips: dict[str, Clip] = {}
     for domain in DOMAINS:
         home = next((path.parent for path in sorted(source.rglob(f"{domain}/videos"))), source / domain)
@@ -53,7 +53,8 @@ def find_clips(source: Path) -> Found:
 
 
 def decode(clip: Clip, form: Format) -> Decoded:
-    """Windows of pictures and flow from the middle of the clip, and its first 10 s of sound, repeated up to that."""
+    """Windows of pictures and flow from the middle of the clip, and its first 10 s of sound, repeated where it is
+    shorter."""
     media = read_media(clip.files["video"], choose=mmdg.WINDOWS["video"], size=form.size)
     flow = [
         read_media(clip.files[f"flow {axis}"], choose=mmdg.WINDOWS["flow"], size=form.size, pixels="gray").frames

@@ -1,11 +1,11 @@
-"""Kinetics-Sounds, the variant of 31 classes: 10-second clips of Kinetics-400 whose classes can be seen and heard.
+"""Kinetics-Sounds, the variant of 31 classes: 10-second clips of Kinetics-400 whose classes can be both seen and heard.
 
-OGM-GE's lists have a training and a test part; `KS_train_val.json`, where it is there, adds a validation part.
-Others use 32 or 34 classes: the variant belongs to every number. Protocols:
+OGM-GE's lists have a training and a test part; `KS_train_val.json`, where it exists, adds a validation part.
+Others use 32 or 34 classes: every number must state its variant. Protocols:
 
-* `official-val`: selects on the 1,320 clips of the validation part.
-* `ks-val`: a tenth of the training list, stratified, is held out to select, for those who lack the validation clips.
-* `ogm`: the test part is also used to select, as in the papers.
+* `official-val`: the epoch is selected on the 1,320 clips of the validation part.
+* `ks-val`: it is selected on a stratified tenth of the training list, held out, if you lack the validation clips.
+* `ogm`: it is selected on the test part, as in the papers.
 """
 
 import json
@@ -67,7 +67,7 @@ def read_list(path: Path) -> list[tuple[str, str]]:
 
 
 def read_json(path: Path) -> dict[str, tuple[str, str]]:
-    """Clip → (part, class). Raises a ValueError where the file or its classes are others."""
+    """Clip → (part, class). Raises a ValueError where the format or the classes differ."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = {clip: (SUBSETS[entry["subset"]], entry["label"]) for clip, entry in content["database"].items()}
@@ -113,7 +113,7 @@ def find_clips(source: Path) -> Found:
 
 
 def _video_and_start(clip: str) -> str:
-    """The video's 11 characters and the start in seconds: equal for both ways to name a clip."""
+    """The video's 11 characters and the start in seconds: equal for both ways of naming a clip."""
     start = clip[12:].split("_")[0]
     return f"{clip[:11]} {int(start)}" if start.isdigit() else clip
 
@@ -122,7 +122,7 @@ def known_traps(clips: Sequence[Clip]) -> list[str]:
     """What a user of the official lists should know, counted on them."""
     videos = by_part(clips, "video")
     shared = len({*videos["train"]} & {*videos["validation"], *videos["test"]})
-    return [f"31 classes; {shared} videos of the training part are in validation or test, too."]
+    return [f"31 classes; {shared} videos of the training part are also in validation or test."]
 
 
 BENCHMARK = Benchmark(

@@ -1,4 +1,4 @@
-"""Decode sound, video and pictures through PyAV, whose wheels carry FFmpeg: any common format, no system library."""
+"""Decode sound, video and pictures with PyAV, which bundles FFmpeg: any common format, no system library."""
 
 import tarfile
 import threading
@@ -11,13 +11,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-Choice = Callable[[np.ndarray], np.ndarray]  # times of all frames in seconds → indices of those wanted, in their order
+Choice = Callable[[np.ndarray], np.ndarray]  # times of all frames in seconds → indices of the frames wanted, in order
 _POINTER = b"version https://git-lfs"
 _own = threading.local()
 
 
 class CorruptClip(ValueError):
-    """A file that is there and cannot be used; the message names it and says why."""
+    """A file that exists but cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Media:
 
 def every_second(start: float, stop: float, count: int) -> Choice:
     """`count` of the frames at one per second between `start` and `stop` or the end, evenly spread; where there are
-    fewer seconds, they are gone through again. One frame per second is what the imbalance papers take."""
+    fewer seconds, they are repeated. One frame per second is what the imbalance papers use."""
 
     def choose(times: np.ndarray) -> np.ndarray:
         seconds = np.arange(start, max(min(stop, times[-1] + 1e-3), start + 1e-3))
@@ -44,7 +44,7 @@ def every_second(start: float, stop: float, count: int) -> Choice:
 
 
 def middle_window(count: int, interval: int) -> Choice:
-    """`count` frames, every `interval`-th, from the middle of the clip; a shorter clip starts again."""
+    """`count` frames, every `interval`-th, from the middle of the clip; a shorter clip is repeated."""
 
     def choose(times: np.ndarray) -> np.ndarray:
         first = max(0, (len(times) - count * interval) // 2)
@@ -62,8 +62,8 @@ def read_media(
     start: float = 0.0,
     stop: float | None = None,
 ) -> Media:
-    """Decode one file in one pass: its sound at `sample_rate` between `start` and `stop` (seconds), if asked for, and
-    the frames that `choose` names, scaled to `size` (height, width).
+    """Decode one file in one pass: its sound at `sample_rate` between `start` and `stop` (seconds), if requested, and
+    the frames that `choose` selects, scaled to `size` (height, width).
 
     Raises CorruptClip where a stream is missing, undecodable or shorter than the file says.
     """
@@ -106,7 +106,7 @@ def _stream(container: av.container.InputContainer, path: Path, kind: str) -> av
     streams = getattr(container.streams, kind)
     if not streams:
         raise CorruptClip(f"{path} has no {kind} stream.")
-    streams[0].thread_type = "NONE"  # clips are decoded side by side; threads within one only cost
+    streams[0].thread_type = "NONE"  # clips are decoded in parallel; threads within one only slow that down
     return streams[0]
 
 
@@ -182,7 +182,7 @@ class _Frames:
 
 def scaled(frame: av.VideoFrame, size: tuple[int, int] | None, pixels: str) -> np.ndarray:
     """A frame as (height, width, channels) uint8; `pixels` is "rgb24" or "gray"."""
-    if not hasattr(_own, "reformatter"):  # one a thread: setting one up costs as much as ten frames
+    if not hasattr(_own, "reformatter"):  # one per thread: setting one up takes as long as ten frames
         _own.reformatter = av.video.reformatter.VideoReformatter()
     height, width = size or (frame.height, frame.width)
     array = _own.reformatter.reformat(frame, width, height, pixels, interpolation="BILINEAR", threads=1).to_ndarray()
@@ -190,7 +190,7 @@ def scaled(frame: av.VideoFrame, size: tuple[int, int] | None, pixels: str) -> n
 
 
 def read_picture(content: bytes, name: str, size: tuple[int, int] | None = None, pixels: str = "rgb24") -> np.ndarray:
-    """A JPEG file's content as (height, width, channels) uint8."""
+    """A JPEG file's content as (height, width, channels) uint8. Raises CorruptClip, which gives it this `name`."""
     try:
         decoder = av.CodecContext.create("mjpeg", "r")
         (frame, *_) = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
@@ -244,8 +244,8 @@ class Pictures:
 def write_video(
     path: Path, frames: np.ndarray, rate: int, waveform: np.ndarray | None = None, sound_rate: int = 0
 ) -> None:
-    """Encode frames (count, height, width, 3) uint8 and mono sound int16 in the format the name asks for: for stand-ins
-    and tests. Width and height must be even."""
+    """Encode frames (count, height, width, 3) uint8 and mono sound int16 in the format that the file name implies, for
+    stand-ins and tests. Width and height must be even."""
     codec, sound_codec = {".flv": ("flv", "aac"), ".mp4": ("mpeg4", "aac"), ".avi": ("mjpeg", "pcm_s16le")}[path.suffix]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:

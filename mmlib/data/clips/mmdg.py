@@ -1,7 +1,7 @@
-"""What EPIC-Kitchens and HAC share, the benchmarks of multi-modal domain generalisation (MMDG).
+"""What EPIC-Kitchens and HAC, the benchmarks of multi-modal domain generalisation (MMDG), share.
 
-Protocols: `papers`: the test part of the training domains also selects [port]. `held-out`: a tenth of their training
-part, stratified, does.
+Protocols: with `papers`, the epoch is selected on the test part of the training domains [port]; with `held-out`, on a
+stratified tenth of their training part.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ from mmlib.data.clips.media import middle_window
 from mmlib.data.transforms import Augmented, FrameCrop, PowerSpectrogram, noise_and_blank_band
 
 # Frames in the cache, and the interval between them in the video. They are more than the networks read, so that
-# training can take a random stretch of them; the papers' pipelines do over a whole clip.
+# training can take a random stretch of them; the papers' pipelines take one from the whole clip.
 FRAMES, INTERVALS = {"video": 48, "flow": 12}, {"video": 2, "flow": 4}
 WINDOWS = {name: middle_window(FRAMES[name], INTERVALS[name]) for name in FRAMES}
 PARAMETERS = {name: f"{FRAMES[name]} frames from the middle, interval {INTERVALS[name]}" for name in FRAMES}

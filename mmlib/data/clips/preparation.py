@@ -1,4 +1,4 @@
-"""From published files to a prepared cache: parallel, resumable, checked, and with every clip accounted for by name."""
+"""From published files to a prepared cache: parallel, resumable, checked, with every clip accounted for by name."""
 
 import hashlib
 import json
@@ -24,13 +24,13 @@ _TRIED = 3  # clips that are decoded to estimate the time
 
 
 class Incomplete(ValueError):
-    """Clips are missing or corrupt and were not allowed to be; the message says how many and where they are listed."""
+    """More clips are missing or corrupt than allowed; the message says how many and where they are listed."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One expected sample. `files` are what it is decoded from, by role; `columns` go into the manifest as they are
-    (split, domain, actor …)."""
+    """One expected sample. `files` are what it is decoded from, by role; `columns` go into the manifest
+    unchanged (split, domain, actor …)."""
 
     key: str
     label: str
@@ -43,7 +43,7 @@ class Recipe:
     """How clips become a prepared data set.
 
     `arrays`: modality → shape of one clip and dtype. `decode` makes them from a clip, with facts for the manifest; it
-    raises CorruptClip, and is called from several threads. `parameters` are everything that decides the result.
+    raises CorruptClip, and is called from several threads. `parameters` are everything else that determines the result.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Recipe:
         return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in self.arrays.values())
 
     def identity(self) -> str:
-        """What a preparation that resumes must agree with."""
+        """A hash that must be the same for a preparation to resume."""
         clips = [(clip.key, clip.label, sorted(clip.columns.items())) for clip in self.clips]
         return hashlib.sha256(repr((self.name, clips, self.arrays, self.parameters)).encode()).hexdigest()
 
@@ -65,15 +65,15 @@ class Recipe:
 def prepare(recipe: Recipe, jobs: int, allow_missing: int = 0) -> Path:
     """Decode every clip of the recipe into the cache; returns its folder.
 
-    It resumes: what an earlier call decoded is checked, and not decoded again. The cache appears under its name only
-    when it is whole; until then it is `<name>.partial`. `<name>-report.csv` beside it lists every clip and its status.
+    It resumes: what an earlier call decoded is checked, and not decoded again. The cache gets its name only when
+    it is complete; until then it is `<name>.partial`. `<name>-report.csv` beside it lists every clip and its status.
     Raises Incomplete where more than `allow_missing` clips are missing or corrupt, OSError where the disk is too small.
     """
     final = folder_of(recipe.name)
     partial = final.with_name(f"{final.name}.partial")
     identity = recipe.identity()
-    # A finished cache of the same recipe is taken up again: clips that were missing may be there now. One of another
-    # recipe is replaced when the new one is whole.
+    # A finished cache of the same recipe is resumed: clips that were missing may be there now. One of another recipe is
+    # replaced when the new one is complete.
     again = not partial.exists() and (final / "prepared.json").exists()
     again = again and read_manifest(final)[0]["identity"] == identity
     if again:
@@ -98,7 +98,7 @@ def _prepare_rows(recipe: Recipe, partial: Path, identity: str, jobs: int, allow
     if sum(row["status"] == "missing" for row in rows) > allow_missing:
         _refuse(rows, folder_of(recipe.name), allow_missing)
     if resumed:
-        print(f"{resumed} of {len(rows)} clips are decoded already.")
+        print(f"{resumed} of {len(rows)} clips are already decoded.")
     if todo:
         _decode_all(recipe, partial, rows, todo, jobs)
     if sum(row["status"] != "prepared" for row in rows) > allow_missing:
@@ -114,11 +114,11 @@ def _row(clip: Clip) -> dict[str, object]:
 
 
 def _resume(recipe: Recipe, partial: Path, identity: str, rows: list[dict]) -> None:
-    """Fill in the rows of the clips whose bytes are in the partial cache as its journal says; without one, begin it."""
+    """Fill in the rows of the clips whose bytes match the journal of the partial cache; without one, create it."""
     mark = partial / "identity"
     if not mark.exists() or mark.read_text() != identity:
         if partial.exists():
-            print(f"{partial} was begun with other settings or clips; it is begun anew.")
+            print(f"{partial} was begun with other settings or clips; starting again.")
             shutil.rmtree(partial)
         _need_space(partial.parent, recipe.bytes_per_clip * len(rows))
         partial.mkdir(parents=True)
@@ -142,12 +142,12 @@ def _need_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     print(f"Disk: {needed / 1e9:.2f} GB needed, {free / 1e9:.0f} GB free in {folder}.")
     if needed > free:
-        raise OSError(f"{folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed. Name another --root.")
+        raise OSError(f"{folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed. Use another --root.")
 
 
 def _decode_all(recipe: Recipe, partial: Path, rows: list[dict], todo: list[int], jobs: int) -> None:
-    """Decode these clips in threads (FFmpeg does not hold Python's lock); each is journalled once its bytes are
-    written, and dropped from memory."""
+    """Decode these clips in threads (FFmpeg does not hold Python's lock); each is recorded in the journal once its
+    bytes are written, and freed."""
     files = {name: (partial / f"{name}.npy").open("r+b", buffering=0) for name in recipe.arrays}
     starts = {name: np.load(partial / f"{name}.npy", mmap_mode="r").offset for name in recipe.arrays}
     writing = threading.Lock()
@@ -215,7 +215,7 @@ def _refuse(rows: list[dict], final: Path, allowed: int) -> None:
 
 
 def _report(rows: list[dict], final: Path) -> Path:
-    """One row per expected clip with its status; also printed as counts."""
+    """Write one row per expected clip with its status, and print the counts."""
     report = final.with_name(f"{final.name}-report.csv")
     table = pd.DataFrame(rows)[["key", "label", "status", "reason"]]
     with atomic_path(report) as temporary:
@@ -251,7 +251,8 @@ def _publish(recipe: Recipe, rows: list[dict], partial: Path, final: Path, ident
 
 
 def verify(name: str) -> None:
-    """Compare every clip in the cache with its checksum. Raises a ValueError that names the first that differs."""
+    """Compare every clip in the cache with its checksum. Raises FileNotFoundError where there is
+    no cache, and a ValueError that names the first clip that differs."""
     folder = folder_of(name)
     if not (folder / "prepared.json").exists():
         raise FileNotFoundError(f"{folder} does not exist: {name} is not prepared.")
@@ -263,4 +264,4 @@ def verify(name: str) -> None:
             raise ValueError(
                 f"{folder}: {row['key']} differs from what was prepared. Delete the folder, prepare again."
             )
-    print(f"{about['prepared']} of {about['clips']} clips of {name} are there and unaltered in {folder}.")
+    print(f"{about['prepared']} of {about['clips']} clips of {name} are there and unchanged in {folder}.")

@@ -1,4 +1,4 @@
-"""What all data scripts share: their options, and from `--download` or `--source` to a prepared, checked data set."""
+"""What all data scripts share: their options, and the way from `--download` or `--source` to a checked data set."""
 
 import argparse
 import os
@@ -11,21 +11,21 @@ from mmlib.data.clips.preparation import prepare, verify
 
 
 def arguments_of(name: str, about: str, arguments: Sequence[str], protocols: Sequence[str] = ()) -> argparse.Namespace:
-    """The options that all data scripts share, and with `protocols` those of data prepared clip by clip; `--root` is in
-    force from here on."""
+    """The options that all data scripts share, and with `protocols` those of data prepared clip by clip; `--root`
+    takes effect at once. Raises FileNotFoundError where `--source` is not a folder."""
     parser = argparse.ArgumentParser(
         prog=f"python -m mmlib data {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, help="folder of prepared data, instead of $MMLIB_CACHE")
     origin = parser.add_mutually_exclusive_group()
-    origin.add_argument("--download", action="store_true", help="fetch what has a public address, then prepare it")
+    origin.add_argument("--download", action="store_true", help="download what has a public address, then prepare it")
     origin.add_argument("--source", type=Path, help="a folder with the published files")
     parser.add_argument("--verify", action="store_true", help="only check the prepared data, clip by clip")
     if protocols:
         cores = os.cpu_count() or 1
         parser.add_argument("--jobs", type=int, default=cores, help=f"clips at a time (default {cores}, the cores)")
         parser.add_argument("--allow-missing", type=int, default=0, metavar="N", help="continue without up to N clips")
-        parser.add_argument("--protocol", choices=protocols, default=protocols[0], help="whose parts to report")
+        parser.add_argument("--protocol", choices=protocols, default=protocols[0], help="report the parts of this one")
     options = parser.parse_args(arguments)
     if protocols and (options.jobs < 1 or options.allow_missing < 0):
         parser.error("--jobs must be at least 1 and --allow-missing at least 0")
@@ -33,7 +33,7 @@ def arguments_of(name: str, about: str, arguments: Sequence[str], protocols: Seq
         raise FileNotFoundError(f"--source {options.source} is not a folder.")
     if options.root is not None:
         os.environ["MMLIB_CACHE"] = str(options.root.resolve())
-        print(f"Set MMLIB_CACHE={options.root.resolve()} wherever this data is to be read.")
+        print(f"Set MMLIB_CACHE={options.root.resolve()} wherever you read this data.")
     return options
 
 
@@ -45,8 +45,8 @@ def downloads_of(name: str) -> Path:
 def run_script(
     benchmark: Benchmark, about: str, arguments: Sequence[str], download: Callable[[Path], None] | None = None
 ) -> None:
-    """What the data scripts of the papers' data sets do. `about` says where the files come from, `download` fetches
-    what can be fetched into a folder."""
+    """What the data scripts of the papers' data sets do. `about` says where the files come from, `download` downloads
+    what it can into a folder. Raises ValueError and OSError, which say what is missing or wrong."""
     name = benchmark.folder
     options = arguments_of(name, about, arguments, tuple(benchmark.protocols))
     source = options.source or downloads_of(name)
@@ -55,7 +55,7 @@ def run_script(
     else:
         if options.download:
             if download is None:
-                raise ValueError(f"{name} has no address to download from by a script.\n\n{about}")
+                raise ValueError(f"{name} has no address that a script can download from.\n\n{about}")
             download(source)
         if not source.is_dir():
             raise FileNotFoundError(f"Say where the files are, --source DIR.\n\n{about}")

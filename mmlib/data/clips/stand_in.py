@@ -1,5 +1,5 @@
-"""Stand-ins: synthetic clips in a benchmark's official layout, with lists in its official formats. They carry scripts,
-readers and notebooks end to end where the data itself is not there. What is measured on them says nothing about the
+"""Stand-ins: synthetic clips in a benchmark's official layout, with lists in its official formats. They let
+scripts, readers and notebooks run end to end without the data itself. What is measured on them says nothing about the
 data set, and every table made from them says so.
 """
 
@@ -45,7 +45,8 @@ def prepared(name: str) -> str:
 
 def load_or_stand_in(name: str, which: str = "auto", **dials: object) -> Splits:
     """The benchmark `name` with these dials: "real", as prepared; "stand-in"; "auto": the stand-in where it was not
-    prepared, with small frames. `Splits.is_stand_in` and `about` say which it became."""
+    prepared, with small frames. `Splits.is_stand_in` and `about` say which was loaded. Raises a
+    ValueError for an unknown choice, and MissingData for "real" data that was not prepared."""
     check({"benchmark": name, "which": which}, {"benchmark": CLIPS, "which": ("auto", "real", "stand-in")})
     there = (folder_of(name) / "prepared.json").exists()
     if which == "real" or (which == "auto" and there):
@@ -56,19 +57,19 @@ def load_or_stand_in(name: str, which: str = "auto", **dials: object) -> Splits:
 def write(name: str, source: Path) -> None:
     """The stand-in's published files: a few clips for every class (and domain)."""
     source.mkdir(parents=True, exist_ok=True)
-    (source / STAND_IN).write_text("Synthetic clips in the layout of a data set. No result is to be had from them.\n")
+    (source / STAND_IN).write_text("Synthetic clips in the layout of a data set. No result can come from them.\n")
     _WRITERS[name](source)
 
 
 def _sound(label: int, draw: np.random.Generator, strength: float = 0.3) -> np.ndarray:
-    """A tone whose pitch is the class, in noise."""
+    """A tone whose pitch encodes the class, in noise."""
     time = np.arange(round(_SECONDS * _SOUND_RATE)) / _SOUND_RATE
     tone = np.sin(2 * np.pi * (300 * 1.08**label * time + draw.random()))
     return (8000 * (strength * tone + draw.normal(0, 0.3, len(time)))).clip(-32768, 32767).astype(np.int16)
 
 
 def _pictures(label: int, draw: np.random.Generator, count: int = round(_SECONDS * _RATE)) -> np.ndarray:
-    """A block whose place and colour are the class, drifting, in noise: (count, height, width, 3) uint8."""
+    """A drifting block whose position and colour encode the class, in noise: (count, height, width, 3) uint8."""
     height, width = _SIZE
     frames = draw.normal(110, 25, (count, height, width, 3))
     row, column = 4 + 7 * (label % 4), 4 + 8 * (label // 4 % 5)
@@ -190,7 +191,7 @@ def _as_archive(folder: Path, pictures: dict[str, bytes]) -> None:
 
 @dataclass(frozen=True)
 class _Named:
-    """Stands for a class or function of pandas, called with `arguments` (None: not called), given `state`."""
+    """Stands in for a class or function of pandas, called with `arguments` (None: not called), given `state`."""
 
     module: str
     name: str
@@ -199,7 +200,7 @@ class _Named:
 
 
 class _TablePickler(pickle._Pickler):
-    """Writes `_Named` under the names that pandas 1 had, which MM-SADA's files hold, whatever pandas is installed."""
+    """Writes `_Named` under the names of pandas 1, as in MM-SADA's files, whatever pandas is installed."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 

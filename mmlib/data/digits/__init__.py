@@ -1,4 +1,4 @@
-"""The two data sets of spoken and written digits, and what can be wrong with their samples."""
+"""The two data sets of spoken and written digits, and ways to degrade their samples."""
 
 from dataclasses import replace
 
@@ -10,7 +10,8 @@ _CLEAR = {"spoken_digits": {"audio_snr_db": 9.0, "image_contrast": 1.0, "image_o
 
 def load_clear(name: str, training_samples: int, **dials: object) -> Splits:
     """The data set of this name with clear signals, so that what is bad in a sample is bad because a dial made it so;
-    about so many training samples, 600 for validation and 900 for the test."""
+    about this many training samples, 600 for validation and 900 for the test. Raises what the data set's `load`
+    does."""
     splits = load(name, **_CLEAR[name], **dials)
     return replace(
         splits,

@@ -6,8 +6,8 @@
 | U      | USPS, 9,298 scans of envelopes       | speakers lucas, nicolas            |
 | S      | scikit-learn's 1,797 digits, 8 × 8   | speakers theo, yweweler            |
 
-A pair shares its digit; nothing else binds the two halves. Neither writers nor speakers are shared between
-domains. Within a domain a drawing or recording is in one part (train, validation, test) only; both speakers are
+The two halves of a pair share their digit and nothing else. Neither writers nor speakers are shared between
+domains. Within a domain, a drawing or recording is in only one part (train, validation, test); both speakers are
 in all three. `python -m mmlib data av_digits` prepares the cache that `load` reads.
 """
 
@@ -53,7 +53,7 @@ CONTENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Dials(degradation.Dials):
-    """How many pairs there are, besides the degradation of single samples."""
+    """The number of pairs, besides the degradation of single samples."""
 
     pairs: int = 2000  # per domain, all parts together
 
@@ -110,7 +110,7 @@ def load(**dials: object) -> Splits:
     return Splits(
         **parts,
         front_end={"audio": LogMel(SAMPLE_RATE), "image": ScaleImages()},
-        # Masks, but no shifts of the image: those imitate the very change between the domains' scanners. [kit]
+        # Masks, but no shifts of the image: those imitate the very difference between the domains' scanners. [kit]
         augmentations={"audio": spec_augment, "image": mask_rows_and_columns},
         sample_rates={"audio": SAMPLE_RATE},
         target_parts=("train", "validation", "test"),

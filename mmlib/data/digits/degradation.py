@@ -1,4 +1,4 @@
-"""Spoil some samples of one modality, and remember which and how much: ground truth for every diagnosis."""
+"""Degrade some samples of one modality, and record which and how much: the ground truth for every diagnosis."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
@@ -21,7 +21,7 @@ class Dials:
     degraded_image: float = 0.0  # share of samples with a degraded image, 0 … 1
     degradation: str = "noise"  # "noise", "masking" or "mismatch"
     degraded_in: str = "train"  # "train" only, or "everywhere"
-    seed: int = 0  # of the pairs and everything random about them
+    seed: int = 0  # of the samples and everything random about them
 
     ALLOWED: ClassVar[dict[str, Any]] = {
         "degraded_audio": SHARE,
@@ -36,7 +36,8 @@ class Dials:
 
     @classmethod
     def turned(cls, dials: dict[str, object]) -> Self:
-        """These dials turned, the others at their defaults; an unknown name lists those there are."""
+        """These dials set, the others at their defaults. Raises a ValueError for an unknown name, which lists the
+        dials."""
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(dials) - set(known))
         if unknown:
@@ -54,7 +55,8 @@ class Dials:
 
 
 def degraded_samples(dataset: MultimodalDataset) -> Tensor:
-    """Which samples were degraded in any modality, (N,) booleans. A ValueError where the data does not know."""
+    """Which samples were degraded in any modality, (N,) booleans. Raises a ValueError where the data
+    has no such ground truth."""
     severities = [values for name, values in dataset.truth.items() if name.startswith("degraded_")]
     if not severities:
         raise ValueError("This data has no ground truth: no field degraded_…. Load it with degraded_audio=0.2, say.")
@@ -66,12 +68,13 @@ def degrade(
 ) -> MultimodalDataset:
     """Degrade this share of the samples in one modality (raw signals, before the front end).
 
-    * `noise`: the signal gives way to Gaussian noise of its own mean and power;
+    * `noise`: the signal is blended with Gaussian noise of its own mean and power;
     * `masking`: a block of the image, or a band of the sound's spectrum, is lost;
     * `mismatch`: the signal of another sample of the same domain and another class.
 
     The new truth field `degraded_<modality>` (N,) holds each sample's severity: 0 untouched, up to 1. For noise
     and masking it is drawn from 0.5 … 1 and is the share of noise, or the share of area or bandwidth lost.
+    Raises a ValueError for an unknown kind, share or modality.
     """
     if kind not in KINDS:
         raise ValueError(f"There is no degradation {kind!r}; choose one of {', '.join(KINDS)}.")

@@ -1,7 +1,7 @@
 """Spoken digits from espeak-ng: a bank of utterances by named speakers, synthesised once and cached.
 
 espeak-ng keeps state from one utterance to the next, so the same call can give slightly different samples later
-in a process. The bank is therefore always made in one order by a process of its own:
+in a process. The bank is therefore always made in one order, in a process of its own:
 `python -m mmlib.data.digits.speech FILE`.
 """
 
@@ -26,7 +26,7 @@ CLIP_SAMPLES = 6400  # 0.8 s
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 # A speaker is an accent with a voice. Accents belong to one domain, voices to one part of the data.
-# Breathy voices (f2, f3, f5, whisper, …) draw from uninitialised noise: no two runs agree, so none is used.
+# Breathy voices (f2, f3, f5, whisper, …) use uninitialised noise: no two runs agree, so none of them is used.
 ACCENTS = (("gmw/en", "gmw/en-GB-x-rp"), ("gmw/en-US", "gmw/en-US-nyc"), ("gmw/en-GB-scotland", "gmw/en-029"))
 VOICES = (("m1", "m3", "m4", "f1", "f4", "steph"), ("m7", "linda"), ("m2", "m6", "belinda"))
 SPEEDS = (170, 200, 235)  # words per minute

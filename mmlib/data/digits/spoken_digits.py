@@ -34,7 +34,7 @@ _PART_SIZES = (1.0, 0.4, 0.6)  # samples, relative to training
 
 @dataclass(frozen=True, kw_only=True)
 class Dials(degradation.Dials):
-    """What can be turned, besides the degradation of single samples."""
+    """What can be set, besides the degradation of single samples."""
 
     samples_per_class: int = 100  # training samples per class and domain; validation 0.4×, test 0.6× as many
     audio_snr_db: float = -3.0  # speech power over noise power, in decibels
@@ -56,7 +56,7 @@ class Dials(degradation.Dials):
 def load(**dials: object) -> Splits:
     """The data at these dials (fields of `Dials`); raw waveforms (N, 6400) at 8 kHz, images (N, 1, 32, 32) in 0 … 1,
     flow (N, 2, 32, 32) in pixels per frame. `truth` holds `handwriting`, `speaker` and, for degraded modalities,
-    the severity."""
+    the severity. Raises a ValueError that names an unknown dial or a wrong value."""
     from sklearn.datasets import load_digits  # takes seconds to import
 
     chosen = Dials.turned(dials)
@@ -110,7 +110,7 @@ def _draw_utterances(
 
 
 def _draw_handwriting(part: int, labels: Tensor, digits: Tensor, generator: torch.Generator) -> Tensor:
-    """Blocks of the original order: neighbours there are often by one writer, and stay in one part."""
+    """Blocks in the original order: neighbours there are often by one writer, and so stay in one part."""
     drawn = torch.empty_like(labels)
     first, last = sum(_HANDWRITING_SHARES[:part]), sum(_HANDWRITING_SHARES[: part + 1])
     for digit in range(10):
@@ -151,7 +151,7 @@ def _picture(strokes: Tensor, domains: Tensor, dials: Dials, generator: torch.Ge
 def _sound(
     bank: dict[str, Tensor], utterance: Tensor, domains: Tensor, dials: Dials, generator: torch.Generator
 ) -> Tensor:
-    """Utterances (N, 6400) at a random moment, through their domain's channel, in noise."""
+    """Utterances (N, 6400) at a random time, through their domain's channel, in noise."""
     word = bank["waveform"][utterance].float() / 32768
     length = bank["length"][utterance]
     count, time = word.shape
