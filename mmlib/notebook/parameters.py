@@ -138,8 +138,12 @@ def _written(keyword: ast.keyword) -> Any:
         return tuple(map(read, node.elts)) if isinstance(node, ast.Tuple) else ast.literal_eval(node)
 
     try:
-        return read(keyword.value)
-    except ValueError as error:
+        allowed = read(keyword.value)
+        if not isinstance(allowed, tuple | type):
+            raise ValueError("neither alternatives nor a type")
+    except (ValueError, TypeError) as error:
         raise BadParameter(
-            f"The allowed values of {keyword.arg} must be literals, not {ast.unparse(keyword.value)}."
+            f"The allowed values of {keyword.arg} must be literals, not {ast.unparse(keyword.value)}: (low, high), "
+            "several texts, or a type."
         ) from error
+    return allowed
