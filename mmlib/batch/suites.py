@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from mmlib.batch.given import check_against_notebook, declared_in
-from mmlib.data import content_of, module_of
+from mmlib.data import CLIPS, DIGITS, content_of, module_of
 from mmlib.notebook.parameters import BadParameter
 from mmlib.source_code import code_hash, imported_by
 
@@ -75,7 +75,7 @@ class Job:
         facts = [
             self.parameters,
             content_of(name, dispensable),
-            code_hash(modules | ({module_of(name)} if name else set())),
+            code_hash(modules | ({module_of(name)} if name in (*DIGITS, *CLIPS) else set())),
             torch.cuda.is_available() if self.effective.get("device", "auto") == "auto" else None,
             platform.python_version(),
             *_versions(),

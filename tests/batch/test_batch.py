@@ -84,6 +84,8 @@ def test_a_run_depends_on_the_code_that_its_notebook_can_reach_and_on_no_other(k
         ),
         {},
     )
+    mine = suites.Job(kit.notebook("02_mine", GOOD, 'dataset: str = "mine"  # in a folder of one\'s own'), {})
+    assert mine.identity() == mine.identity()
     before = job.identity()
     for path in package.joinpath("batch").rglob("*.*"):
         path.write_text(path.read_text() + "\n", encoding="utf-8")
