@@ -1,7 +1,6 @@
 """Encoders: one modality's input → a feature vector (batch, features)."""
 
 from collections import OrderedDict
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,33 +23,36 @@ class Encoder(nn.Module):
 
 
 class SmallConvNet(Encoder):
-    """Three strided convolutions with batch norm, for spectrograms and small images; the third is the last stage.
+    """Two strided convolutions with batch norm, for spectrograms and small images; the second is the last stage.
 
-    Input (batch, channels, height, width) of the shape it was built for, or video (batch, channels, frames, height,
-    width) whose frames are encoded one by one and averaged; output (batch, features).
+    The first cuts its input into overlapping patches of 6 × 6, one every four pixels: a step on a CPU costs a third of
+    what three convolutions of stride two cost, for networks that know nearly as much. Input (batch, channels, height,
+    width) of the shape it was built for, at least 4 × 4, or video (batch, channels, frames, height, width) whose frames
+    are encoded one by one and averaged; output (batch, features).
     """
 
     def __init__(self, input_shape: tuple[int, ...], features: int = 64, width: int = 16) -> None:
         super().__init__()
         _check(type(self).__name__, input_shape)
+        if min(input_shape[-2:]) < 4:
+            raise ValueError(f"SmallConvNet reads at least 4 × 4 values, not {tuple(input_shape[-2:])}.")
         self.features = features
-        first, second, third = (
-            nn.Sequential(
-                nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(outgoing),
-                nn.ReLU(),
-            )
-            for incoming, outgoing in pairwise((input_shape[0], width, 2 * width, 4 * width))
-        )
-        height, extent = (-(-size // 8) for size in input_shape[-2:])
-        self.trunk = nn.Sequential(first, second)
-        self.last_stage = third
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(4 * width * height * extent, features))
+        self.trunk = _convolution(input_shape[0], width, kernel_size=6, stride=4)
+        self.last_stage = _convolution(width, 2 * width, kernel_size=3, stride=2)
+        height, extent = (-(-(size // 4) // 2) for size in input_shape[-2:])
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(2 * width * height * extent, features))
         if len(input_shape) == 4:
             self.trunk.insert(0, _FramesAsBatch())
             self.head.append(_MeanOverFrames(input_shape[1]))
-        # On CPUs, a step of such a narrow network takes a quarter less time with channels last, evaluation a third.
+        # On CPUs, a step of such a narrow network takes less time with channels last.
         self.to(memory_format=torch.channels_last)
+
+
+def _convolution(incoming: int, outgoing: int, kernel_size: int, stride: int) -> nn.Sequential:
+    """With batch norm and ReLU; one pixel of padding on each side."""
+    return nn.Sequential(
+        nn.Conv2d(incoming, outgoing, kernel_size, stride, padding=1, bias=False), nn.BatchNorm2d(outgoing), nn.ReLU()
+    )
 
 
 class ResNet18(Encoder):

@@ -26,6 +26,7 @@ from mmlib.checks import Whole
 from mmlib.data.cache import MissingData, cache_directory, load_arrays, source_hash
 from mmlib.data.dataset import MultimodalDataset, concatenate, draw_evenly
 from mmlib.data.digits import degradation
+from mmlib.data.digits.handwriting import scikit_digits
 from mmlib.data.digits.speech import CLIP_SAMPLES, SAMPLE_RATE, WORDS
 from mmlib.data.splits import Splits
 from mmlib.data.transforms import LogMel, ScaleImages, mask_rows_and_columns, spec_augment
@@ -119,15 +120,12 @@ def load(**dials: object) -> Splits:
 
 def _drawings(arrays: dict[str, np.ndarray]) -> list[tuple[Tensor, Tensor]]:
     """Per domain, images (N, 28, 28) in 0 … 1 with the digit in the middle 20 × 20 (as in MNIST), and labels."""
-    from sklearn.datasets import load_digits  # takes seconds to import
-
-    handwriting = load_digits()
+    scikit, scikit_labels = scikit_digits()
     usps = torch.from_numpy(arrays["usps_images"]).float() / 2000 + 0.5
-    scikit = torch.from_numpy(handwriting.images).float() / 16
     mnist = torch.from_numpy(arrays["mnist_images"]).float() / 255
-    labels = [arrays["mnist_labels"], arrays["usps_labels"], handwriting.target]
+    labels = [*(torch.from_numpy(arrays[f"{name}_labels"]).long() for name in ("mnist", "usps")), scikit_labels]
     images = [mnist, _framed(usps), _framed(scikit)]
-    return [(image, torch.from_numpy(label).long()) for image, label in zip(images, labels, strict=True)]
+    return list(zip(images, labels, strict=True))
 
 
 def _framed(images: Tensor) -> Tensor:
