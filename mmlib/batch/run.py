@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from mmlib.batch import suites
-from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, owner_of, owns, read_result, run_one
+from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, gpus, owner_of, owns, read_result, run_one
 from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.suites import Job, Suite
@@ -75,6 +75,17 @@ class Backend:
                 stack.enter_context(joblib.parallel_config("threading"))
             as_they_come = "list" if self.kind == "ray" else "generator_unordered"  # which Ray does not support
             yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as=as_they_come)
+
+
+def side_by_side(jobs: Sequence[Job]) -> int:
+    """How many of these runs go side by side on this machine where nobody says: one per core that this process may
+    use, at most four, and where they use GPUs, one per GPU.
+
+    A run is not busy all the time with training, which many cores do faster: its kernel starts, probes and plots on
+    one. Two runs with a core each are faster than one after another with both.
+    """
+    devices = gpus() if any(job.effective.get("device", "cpu") != "cpu" for job in jobs) else []
+    return min(4, joblib.cpu_count(), len(devices) or 4)
 
 
 def _required(module: str, package: str) -> Any:
@@ -142,6 +153,9 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
             to_run = [job for job in jobs if state(job, identities[job.name], out) != DONE]
             if len(to_run) < len(jobs):
                 print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are already finished and are kept.")
+            together = min(backend.workers, len(to_run))
+            if together > 1:
+                limits = replace(limits, cores=max(1, joblib.cpu_count() // together))
             returned, drawn = {}, time.monotonic()
             running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
             try:
@@ -212,9 +226,8 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
         ]
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
     if total:
-        lines.append(
-            f"Earlier runs here suggest {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
-        )
+        together = min(backend.workers, to_do)
+        lines.append(f"Earlier runs here suggest {total / 60 / together:.0f} minutes with {together} at a time.")
     if unknown:
         lines.append(f"{unknown} have no earlier run to go by.")
     return "\n".join(lines)
