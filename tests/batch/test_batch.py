@@ -193,6 +193,23 @@ def no_kernels(monkeypatch):
     return given
 
 
+def test_the_page_is_there_before_the_batch_has_ended(kit, no_kernels):
+    for number in range(1, 4):
+        kit.notebook(f"0{number}_good", LIGHT)
+    assert kit.run("--jobs", "1") == 0
+    for place, (_, _, page) in enumerate(no_kernels):
+        to_come = ", ".join(f"0{number}_good" for number in range(place + 1, 4))
+        assert f"{place} of 3 runs finished" in page and f"(UTC): {to_come}. This page" in page
+        assert page.count('href="01_good/with_code.html"') == (place > 0)
+    page = (kit.out / "index.html").read_text()
+    assert "3 of 3 runs finished" in page and "still to come" not in page and "Not run yet" not in page
+    kit.notebook("02_good", LIGHT + "\n# changed")
+    no_kernels.clear()
+    assert kit.run() == 0
+    ((_, _, page),) = no_kernels
+    assert "finished, outdated" in page and "(UTC): 02_good. This page" in page, "one that is made again"
+
+
 def test_by_default_runs_share_the_cores_side_by_side(kit, monkeypatch, no_kernels):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
     for number in range(1, 4):
