@@ -200,6 +200,7 @@ def test_the_page_is_there_before_the_batch_has_ended(kit, no_kernels):
     for place, (_, _, page) in enumerate(no_kernels):
         to_come = ", ".join(f"0{number}_good" for number in range(place + 1, 4))
         assert f"{place} of 3 runs finished" in page and f"(UTC): {to_come}. This page" in page
+        assert "Not run yet" not in page
         assert page.count('href="01_good/with_code.html"') == (place > 0)
     page = (kit.out / "index.html").read_text()
     assert "3 of 3 runs finished" in page and "still to come" not in page and "Not run yet" not in page
