@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--notebooks", type=Path, metavar="DIR", help="a folder of notebooks and suites to use instead of the kit's"
     )
     run.add_argument("--out", type=Path, help="folder for results (default: runs/SUITE)")
-    run.add_argument("--jobs", type=int, default=1, help="runs at the same time, which share the cores (default 1)")
+    run.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at the same time, which share the cores (default: one per core or GPU, at most four; "
+        "one after another for a suite with a budget)",
+    )
     run.add_argument("--backend", choices=("local", "dask", "ray"), default="local", help="where runs are executed")
     run.add_argument("--address", default="", help="of the cluster, for dask and ray")
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
@@ -61,12 +65,11 @@ def _run(options: argparse.Namespace) -> int:
             )
             print(plan)
         out = options.out or Path("runs") / suite.name
-        backend = run.Backend(options.backend, options.address, options.jobs)
+        # A budget's costs were measured one after another; on a cluster, the scheduler decides.
+        default = 1 if suite.budget or options.backend != "local" else run.side_by_side(jobs)
+        backend = run.Backend(options.backend, options.address, options.jobs or default)
         given = {"cell": options.cell_timeout, "run": options.run_timeout}
-        cores = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else 0
-        limits = Limits(
-            cores=cores, **suite.limits | {name: value for name, value in given.items() if value is not None}
-        )
+        limits = Limits(**suite.limits | {name: value for name, value in given.items() if value is not None})
         if options.dry_run:
             print(run.forecast(jobs, out, backend))
             return 0

@@ -8,7 +8,6 @@ budget:
 
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ class Speed:
 
 def calibrate() -> Speed:
     """This machine's speed: measured in some twenty seconds, and kept with its trained runs."""
-    path = cache_directory() / f"speed-{platform.node()}-{os.cpu_count()}-{torch.__version__}.json"
+    path = cache_directory() / f"speed-{platform.node()}-{joblib.cpu_count()}-{torch.__version__}.json"
     try:
         return Speed(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -56,7 +55,7 @@ def _measure() -> Speed:
     parts = {name: getattr(splits, name).thinned(400) for name in ("train", "validation", "test")}
     splits = replace(splits, **parts).preprocessed()
     alone = min(_train(splits) for _ in range(3))
-    workers = os.cpu_count() or 1
+    workers = joblib.cpu_count()
     with joblib.Parallel(workers) as parallel:
         for _ in range(2):  # the first time starts the workers
             times = parallel(joblib.delayed(_train)(splits) for _ in range(3 * workers))

@@ -46,8 +46,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one cell and one whole run may take, in seconds, and how many cores it may use (0: all). Parallel runs
-    that each use all cores are slower than runs one after another."""
+    """How long one cell and one whole run may take, in seconds, and how many cores it may use (0: all): parallel
+    runs that each use all cores are slower than runs one after another."""
 
     cell: int = 1800
     run: int = 7200

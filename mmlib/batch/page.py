@@ -6,6 +6,8 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,17 @@ class Configuration:
 
 
 def write_page(
-    suite: str, about: str, results: Sequence[Result], outdated: set[str], missing: Sequence[str], out: Path
+    suite: str,
+    about: str,
+    results: Sequence[Result],
+    outdated: set[str],
+    missing: Sequence[str],
+    out: Path,
+    to_come: Sequence[str] = (),
 ) -> Path:
     """Write `out/index.html`, and every training run as `out/results.csv`. Runs in `outdated` (names) were made with
-    other code, data or versions: they are listed but left out of verdicts and tables."""
+    other code, data or versions: they are listed but left out of verdicts and tables. The batch is still working on
+    those in `to_come`; nobody is on those in `missing`."""
     valid = [result for result in results if result.name not in outdated]
     trainings = _training_runs(valid)
     if len(trainings):
@@ -83,6 +92,9 @@ def write_page(
         failures=[result for result in results if result.status != FINISHED],
         outdated=outdated,
         missing=missing,
+        to_come=to_come,
+        total=len({result.name for result in results}.union(missing, to_come)),
+        now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         trainings=len(trainings),
         claims=[row for key, runs in groups.items() for row in _claim_rows(*key, runs)],
         configurations=[
@@ -185,13 +197,18 @@ def _scores(trainings: pd.DataFrame) -> ScoreTable | None:
 
 def _figures(result: Result, out: Path) -> list[Figure]:
     """Small copies of the figures that the notebook calls its key figures."""
-    notebook = nbformat.read(out / result.name / NOTEBOOK, as_version=4)
-    figures = []
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        facts = output.get("metadata", {}).get("image/png", {})
-        if facts.get("key"):
-            figures.append(Figure(result.name, facts["alt"], thumbnail(output["data"]["image/png"])))
-    return figures
+    made = _thumbnails(out / result.name / NOTEBOOK, result.files.get(NOTEBOOK, ""))
+    return [Figure(result.name, alt, small) for alt, small in made]
+
+
+@cache
+def _thumbnails(path: Path, digest: str) -> list[tuple[str, str]]:
+    """Alternative text and small copy of each key figure, made once for a notebook of this content: the page of a batch
+    is written after every run."""
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    found = [(output.get("metadata", {}).get("image/png", {}), output) for output in outputs]
+    return [(facts["alt"], thumbnail(output["data"]["image/png"])) for facts, output in found if facts.get("key")]
 
 
 def thumbnail(png: str) -> str:

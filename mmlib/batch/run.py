@@ -12,10 +12,9 @@ import shutil
 import signal
 import statistics
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from mmlib.batch import suites
-from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, owner_of, owns, read_result, run_one
+from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, gpus, owner_of, owns, read_result, run_one
 from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.suites import Job, Suite
@@ -35,7 +34,6 @@ from mmlib.notebook.parameters import BadParameter
 from mmlib.training.loop import resolve_device
 
 DONE = "done"
-_PAGE_EVERY = 60  # seconds between two pages of an unfinished batch
 
 
 class FolderInUse(RuntimeError):
@@ -75,6 +73,17 @@ class Backend:
                 stack.enter_context(joblib.parallel_config("threading"))
             as_they_come = "list" if self.kind == "ray" else "generator_unordered"  # which Ray does not support
             yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as=as_they_come)
+
+
+def side_by_side(jobs: Sequence[Job]) -> int:
+    """How many of these runs go side by side on this machine where nobody says: one per core that this process may
+    use, at most four, and where they use GPUs, one per GPU.
+
+    A run is not busy all the time with training, which many cores do faster: its kernel starts, probes and plots on
+    one. Two runs with a core each are faster than one after another with both.
+    """
+    devices = gpus() if any(job.effective.get("device", "cpu") != "cpu" for job in jobs) else []
+    return min(4, joblib.cpu_count(), len(devices) or 4)
 
 
 def _required(module: str, package: str) -> Any:
@@ -142,18 +151,26 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
             to_run = [job for job in jobs if state(job, identities[job.name], out) != DONE]
             if len(to_run) < len(jobs):
                 print(f"{len(jobs) - len(to_run)} of {len(jobs)} runs are already finished and are kept.")
-            returned, drawn = {}, time.monotonic()
+            together = min(backend.workers, len(to_run))
+            if together > 1:
+                limits = replace(limits, cores=max(1, joblib.cpu_count() // together))
+            page, returned = _Page(suite, identities, out), {}
+            if to_run:
+                page.read()
+                page.write([job.name for job in to_run])
+                print(f"The page, written anew after every run: {page.path}")
             running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
             try:
                 for result in tqdm(running, total=len(to_run), desc="runs", unit="run", disable=not to_run):
                     returned[result.name] = result
                     tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
-                    if time.monotonic() - drawn > _PAGE_EVERY:
-                        _write_page(suite, identities, out)
-                        drawn = time.monotonic()
+                    page.add(result)
+                    if left := [job.name for job in to_run if job.name not in returned]:
+                        page.write(left)
             finally:
-                page = _write_page(suite, identities, out)
-        return [returned.get(job.name) or read_result(out / job.name) for job in jobs], page
+                page.read()  # and check that all is as it was written
+                page.write([])
+        return [returned.get(job.name) or read_result(out / job.name) for job in jobs], page.path
 
 
 def results_in(out: Path) -> list[Result]:
@@ -162,21 +179,41 @@ def results_in(out: Path) -> list[Result]:
     return [result for result in read if result is not None]
 
 
-def _write_page(suite: Suite, identities: Mapping[str, str], out: Path) -> Path:
+class _Page:
     """The page of all complete results in the folder, of which those in `identities` belong to this batch. Those made
-    with other code, data or versions are marked as outdated."""
-    results = results_in(out)
-    missing = sorted(identities.keys() - {result.name for result in results})
-    outdated = {
-        result.name
-        for result in results
-        if result.identity != (identities.get(result.name) or _identity(result, suite))
-    }
-    try:
-        return write_page(suite.name, suite.about, results, outdated, missing, out)
-    except OSError as error:  # results are worth more than their page: the next run writes it
-        tqdm.write(f"The page was not written: {error}")
-        return out / "index.html"
+    with other code, data or versions are marked as outdated.
+
+    It is written after every run. What costs time is therefore done once: checking every file of the results that were
+    there before, and finding out whether they are outdated.
+    """
+
+    def __init__(self, suite: Suite, identities: Mapping[str, str], out: Path) -> None:
+        self.path = out / "index.html"
+        self._suite, self._identities, self._out = suite, dict(identities), out
+        self._results: dict[str, Result] = {}
+        self._current = self._identities
+
+    def read(self) -> None:
+        """What the folder holds now."""
+        self._results = {result.name: result for result in results_in(self._out)}
+        self._current = {
+            name: _identity(result, self._suite) for name, result in self._results.items()
+        } | self._identities
+
+    def add(self, result: Result) -> None:
+        """A run has ended. One of which nothing was kept has no files."""
+        if result.files:
+            self._results[result.name] = result
+
+    def write(self, to_come: Sequence[str]) -> None:
+        """Write it; `to_come` are the runs that this batch is still working on, or will be."""
+        results = [result for _, result in sorted(self._results.items())]
+        outdated = {result.name for result in results if result.identity != self._current[result.name]}
+        missing = sorted(self._identities.keys() - self._results.keys() - set(to_come))
+        try:
+            write_page(self._suite.name, self._suite.about, results, outdated, missing, self._out, to_come)
+        except OSError as error:  # results are worth more than their page: the next run writes it
+            tqdm.write(f"The page was not written: {error}")
 
 
 def _identity(result: Result, suite: Suite) -> str:
@@ -212,9 +249,8 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
         ]
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
     if total:
-        lines.append(
-            f"Earlier runs here suggest {total / 60 / backend.workers:.0f} minutes with {backend.workers} at a time."
-        )
+        together = min(backend.workers, to_do)
+        lines.append(f"Earlier runs here suggest {total / 60 / together:.0f} minutes with {together} at a time.")
     if unknown:
         lines.append(f"{unknown} have no earlier run to go by.")
     return "\n".join(lines)

@@ -11,10 +11,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-# A grammar of addresses that jsonschema spends a second building where it is installed; no notebook needs it.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
-import nbconvert
 import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -99,16 +95,17 @@ def described(failure: Exception) -> str:
 def _render(folder: Path) -> None:
     """Two pages of the executed notebook, with and without code, that need nothing from the network: no MathJax, no
     require.js, no widgets (a figure stands for each)."""
+    import nbconvert  # takes a moment, and whoever starts this process needs only its names
+
     notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+    exporter = nbconvert.HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    exporter.widget_renderer_url = ""
     for name, without in ((WITH_CODE, False), (WITHOUT_CODE, True)):
-        exporter = nbconvert.HTMLExporter(
-            mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="", exclude_input=without
-        )
-        exporter.widget_renderer_url = ""
+        exporter.exclude_input = without  # one exporter for both: the second page costs next to nothing
         page, _ = exporter.from_notebook_node(notebook)
         (folder / name).write_text(page.replace("<head>", f"<head>{_POLICY}", 1), encoding="utf-8")
 

@@ -1,12 +1,14 @@
 """Many runs in parallel, each trained once and then cached."""
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import joblib
 import torch
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from mmlib.data.cache import atomic_path, cache_directory
@@ -35,8 +37,9 @@ def train_runs(
 
     Each CPU run uses one thread: parallel processes are faster than parallel threads, and no result depends on the
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
-    `$MMLIB_CACHE/runs` unless `cached` is False; one that was interrupted resumes from its checkpoint there. A line
-    says how many were loaded. A damaged file is set aside, with a line that says so, and its run is trained again.
+    `$MMLIB_CACHE/runs` unless `cached` is False; one that was interrupted resumes from its checkpoint there. One that
+    another process trains at this moment is left to it, and loaded when it is done. A line says how many were trained
+    here. A damaged file is set aside, with a line that says so, and its run is trained again.
     Raises a ValueError for a method, option, domain or modality that does not exist.
     """
     on_cpu = config.torch_device.type == "cpu"
@@ -67,16 +70,54 @@ def train_runs(
             checkpoint.remove()
         return trained
 
-    if missing:
-        jobs = min(len(missing), jobs or joblib.cpu_count()) if on_cpu else 1
-        results = joblib.Parallel(jobs, return_as="generator")(joblib.delayed(train)(run) for run in missing)
-        found |= zip(missing, tqdm(results, total=len(missing), desc="training runs"), strict=True)
-    print(f"{len(missing)} runs trained, {len(names) - len(missing)} loaded from the cache")
+    def train_once(run: Run, wait: bool) -> Trained | None:
+        """None where another process trains this run, and this one is not to `wait` for that."""
+        if not cached:
+            return train(run)
+        with _reserved(_path(names[run]), wait) as reserved:
+            return (_loaded(run, _path(names[run]), splits, architecture) or train(run)) if reserved else None
+
+    with tqdm(total=len(missing), desc="training runs", disable=not missing) as bar:
+        for wait in (False, True):  # first all that nobody else trains, so that no process waits while it has work
+            left = [run for run in missing if found.get(run) is None]
+            if wait and left:
+                bar.set_postfix_str(f"waiting for {len(left)} that another process trains")
+            workers = min(len(left), jobs or joblib.cpu_count()) if on_cpu else 1
+            results = joblib.Parallel(max(1, workers), return_as="generator")(
+                joblib.delayed(train_once)(run, wait) for run in left
+            )
+            for run, result in zip(left, results, strict=True):
+                found[run] = result
+                bar.update(result is not None)
+    trained = sum(not found[run].loaded for run in names)
+    print(f"{trained} runs trained, {len(names) - trained} loaded from the cache")
     return [found[run] for run in runs]
 
 
 def _path(identity: str, kind: str = "") -> Path:
     return cache_directory() / "runs" / f"{identity}.{kind}pt"
+
+
+@contextlib.contextmanager
+def _reserved(path: Path, wait: bool) -> Iterator[bool]:
+    """Reserves, among all processes, the training of the run that is kept as `path`; whether that succeeded. With
+    `wait`, as soon as the process that trains it is done, or dead: the system takes a lock from the dead. A process
+    that has reserved one run never waits for another, so no two wait for each other."""
+    lock, reserved = FileLock(path.with_name(f".{path.stem}.lock")), True
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        reserved = False
+    except OSError:  # a full disk, or one that cannot be written: this run cannot be kept for others either
+        pass
+    try:
+        yield reserved
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()  # before the release: afterwards it may be another's
+            lock.release()
 
 
 def _keep(trained: Trained, path: Path) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import joblib
 import pandas as pd
@@ -14,7 +15,9 @@ import pytest
 from conftest import ROOT
 
 from mmlib.batch import execution, run, suites
+from mmlib.batch.classroom import Speed
 from mmlib.batch.execution import Limits
+from mmlib.data.cache import source_hash
 from mmlib.notebook.parameters import BadParameter
 
 GOOD = """import pandas as pd
@@ -168,13 +171,101 @@ def test_runs_go_side_by_side_and_results_are_a_table(kit):
     assert not kit.leftovers()
 
 
-def test_runs_side_by_side_share_the_cores(kit, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    kit.notebook("01_cores", "import joblib, os\nprint(os.environ.get('OMP_NUM_THREADS'), joblib.cpu_count())")
-    for arguments, share in ((("--jobs", "4"), "2 "), (("-p", "rate=2"), "None ")):
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Runs end at once, finished, without a process of their own. What each was given: its name, its cores, and the
+    page as it was then."""
+    given = []
+
+    def run_one(job, out, token, limits):
+        page = out / "index.html"
+        given.append((job.name, limits.cores, page.read_text() if page.exists() else ""))
+        (out / job.name).mkdir(exist_ok=True)
+        shutil.copy(job.notebook, out / job.name / "notebook.ipynb")
+        files = {"notebook.ipynb": source_hash(job.notebook)}
+        result = execution.Result(
+            job.name, job.notebook.name, job.parameters, job.identity(), "finished", "", "", "", "", 1.0, {}, [], files
+        )
+        (out / job.name / "result.json").write_text(json.dumps(asdict(result)))
+        return result
+
+    monkeypatch.setattr(run, "run_one", run_one)
+    return given
+
+
+def test_the_page_is_there_before_the_batch_has_ended(kit, no_kernels):
+    for number in range(1, 4):
+        kit.notebook(f"0{number}_good", LIGHT)
+    assert kit.run("--jobs", "1") == 0
+    for place, (_, _, page) in enumerate(no_kernels):
+        to_come = ", ".join(f"0{number}_good" for number in range(place + 1, 4))
+        assert f"{place} of 3 runs finished" in page and f"(UTC): {to_come}. This page" in page
+        assert "Not run yet" not in page
+        assert page.count('href="01_good/with_code.html"') == (place > 0)
+    page = (kit.out / "index.html").read_text()
+    assert "3 of 3 runs finished" in page and "still to come" not in page and "Not run yet" not in page
+    kit.notebook("02_good", LIGHT + "\n# changed")
+    no_kernels.clear()
+    assert kit.run() == 0
+    ((_, _, page),) = no_kernels
+    assert "finished, outdated" in page and "(UTC): 02_good. This page" in page, "one that is made again"
+
+
+def test_by_default_runs_share_the_cores_side_by_side(kit, monkeypatch, no_kernels):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
+    for number in range(1, 4):
+        kit.notebook(f"0{number}_good", LIGHT)
+    assert kit.run() == 0
+    assert [cores for _, cores, _ in no_kernels] == [2, 2, 2], "three at a time"
+    for arguments, share in (
+        (("-p", "rate=2"), 2),
+        (("-p", "rate=3", "--jobs", "2"), 4),
+        (("-p", "rate=4", "--jobs", "1"), 0),
+        (("-p", "rate=5", "--only", "01"), 0),  # all of them, for one run
+    ):
+        no_kernels.clear()
         assert kit.run(*arguments) == 0
-        assert any(f'"{share}' in path.read_text() for path in kit.out.glob("*/notebook.ipynb"))
+        assert {cores for _, cores, _ in no_kernels} == {share}, arguments
+
+
+def test_a_suite_with_a_budget_goes_one_after_another(kit, monkeypatch, no_kernels):
+    """As its costs were measured: its plan would be wrong otherwise."""
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr("mmlib.batch.classroom.calibrate", lambda: Speed(1.0, 1.0))
+    for number in (1, 2):
+        kit.notebook(f"0{number}_good", "1", "seeds: int = 3  # s\nepochs: int = 4  # e")
+    budget = "{minutes: 9, unit: {alone: 1.0, together: 1.0}, costs: {'01': [1, 1], '02': [1, 1]}}"
+    kit.suite("quick", f"about: b\nbudget: {budget}\n")
+    assert kit.run() == 0
+    assert [cores for _, cores, _ in no_kernels] == [0, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_the_cores_are_those_that_this_process_may_use(kit, monkeypatch):
+    jobs = [suites.Job(kit.notebook(f"0{number}_good", LIGHT), {}) for number in range(1, 7)]
+    allowed = os.sched_getaffinity(0)
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+    try:
+        for count in range(1, len(allowed) + 1):
+            os.sched_setaffinity(0, sorted(allowed)[:count])
+            assert run.side_by_side(jobs) == min(count, 4)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
+    assert run.side_by_side(jobs) == 4
+    monkeypatch.setattr(run, "gpus", lambda: ["0", "1"])
+    assert run.side_by_side(jobs) == 4, "they use none"
+    on_gpu = suites.Job(kit.notebook("07_gpu", LIGHT, 'device: str = "auto"  # d'), {})
+    assert run.side_by_side([*jobs, on_gpu]) == 2
+
+
+def test_a_run_keeps_to_its_share_of_the_cores(kit):
+    code = "import os, joblib\nprint(os.environ['OMP_NUM_THREADS'], joblib.cpu_count())"
+    job = suites.Job(kit.notebook("01_cores", code), {})
+    kit.out.mkdir()
+    (kit.out / execution.OWNER).write_text('{"token": "mine"}')
+    assert execution.run_one(job, kit.out, "mine", Limits(cores=1)).status == "finished"
+    assert '"1 1\\n"' in (kit.out / "01_cores" / "notebook.ipynb").read_text()
 
 
 def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch):

@@ -232,7 +232,7 @@ def test_a_full_disk_keeps_what_is_finished_and_says_so(kit, capsys, small_disk)
     kit.out = small_disk
     kit.notebook("01_good", "rate")
     kit.notebook("02_large", "print('x' * 10**6)")
-    assert kit.run() == 1
+    assert kit.run("--jobs", "1") == 1
     error = capsys.readouterr().err
     assert "02_large: disk full." in error and "No space left on device" in error
     assert {result["name"] for result in kit.results().values() if result["status"] == "finished"} == {"01_good"}
@@ -260,7 +260,7 @@ def test_a_batch_that_is_stopped_leaves_whole_runs_and_no_process(kit, tmp_path,
     kit.notebook("01_good", "rate")
     mark = tmp_path / "mark"
     kit.notebook("02_slow", SLOW, f'mark: str = "{mark}"  # m')
-    process = running(kit, until=mark.exists)
+    process = running(kit, until=lambda: mark.exists() and (kit.out / "01_good" / "result.json").exists())
     token = json.loads((kit.out / OWNER).read_text())["token"]
     assert marked(token)
     process.send_signal(number)

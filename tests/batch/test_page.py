@@ -153,6 +153,17 @@ def test_failures_missing_and_outdated_runs_are_reported(folder, tmp_path):
     assert len(pd.read_csv(tmp_path / "results.csv")) == 4
 
 
+def test_the_page_of_an_unfinished_batch_says_so_and_reports_no_failure(folder, tmp_path):
+    results = [folder("01_small", [1, 2]), folder("02_again", [7, 8])]
+    page = report.write_page("night", "", results, {"02_again"}, [], tmp_path, ["02_again", "03_new"]).read_text()
+    assert "2 of 3 runs finished" in page and re.search(
+        r"still to come on [-\d]+ \d\d:\d\d \(UTC\): 02_again, 03_new", page
+    )
+    assert "Not run yet" not in page and page.count("it helps") == 1
+    page = report.write_page("night", "", results[:1], set(), ["02_again"], tmp_path).read_text()
+    assert "still to come" not in page and "Not run yet: 02_again" in page
+
+
 def test_key_figures_are_small_copies(folder, tmp_path):
     page = report.write_page("s", "", [folder("01_small", [1, 2])], set(), [], tmp_path).read_text()
     (source,) = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="A line &lt;up&gt;."', page)

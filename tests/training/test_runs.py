@@ -1,11 +1,15 @@
 import dataclasses
 import math
+import subprocess
+import sys
+import time
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from scipy import stats
 
 from mmlib import methods
@@ -29,6 +33,31 @@ from mmlib.training import (
 from mmlib.training.checkpoint import Checkpoint
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
+# Trains a run on the toy data, and waits in the middle of it, after the first checkpoint, until it may go on.
+ANOTHER_PROCESS = f"""import pathlib, sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from functools import partial
+from conftest import toy_dataset
+from mmlib.data import Splits
+from mmlib.training import Run, TrainingConfig, runs
+from mmlib.training.checkpoint import Checkpoint
+
+middle, go_on = map(pathlib.Path, sys.argv[1:])
+
+class Watched(Checkpoint):
+    def write(self, state):
+        super().write(state)
+        middle.touch()
+        for _ in range(6000):  # not for ever: where the test fails, nobody says to go on
+            if go_on.exists():
+                return
+            time.sleep(0.01)
+
+runs.Checkpoint = partial(Watched, seconds=0)
+parts = [toy_dataset(count, seed=seed) for count, seed in ((360, 1), (120, 2), (240, 3))]
+splits = Splits(*parts, {{}}, {{}}, {{}})
+runs.train_runs([Run("erm", "there", 0, ("left", "right"))], splits, TrainingConfig(epochs=2, device="cpu"), jobs=1)
+"""
 
 
 def test_estimates_agree_with_scipy():
@@ -170,6 +199,51 @@ class TestCache:
 
     def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
         assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()
+
+    @pytest.mark.parametrize("killed", [False, True], ids=["goes on", "is killed"])
+    def test_a_run_that_another_process_trains_is_left_to_it(self, toy_splits, tmp_path, monkeypatch, capsys, killed):
+        """Until it is done, or dead: then its training is resumed here. Meanwhile other runs are trained."""
+        shared, own = (Run("erm", "there", seed, ("left", "right")) for seed in range(2))
+        expected = train_runs([shared, own], toy_splits, CONFIG, jobs=1, cached=False)
+        middle, go_on = tmp_path / "middle", tmp_path / "go_on"
+        other = subprocess.Popen([sys.executable, "-c", ANOTHER_PROCESS, str(middle), str(go_on)])
+        trained = []
+
+        def watched(run, *arguments, **options):
+            trained.append(run)
+            result = train_run(run, *arguments, **options)
+            if run == own:
+                assert other.poll() is None, "it was not waited for"
+                if killed:
+                    other.kill()
+                else:
+                    go_on.touch()
+            return result
+
+        monkeypatch.setattr("mmlib.training.runs.train_run", watched)
+        try:
+            while not middle.exists():
+                assert other.poll() is None
+                time.sleep(0.01)
+            capsys.readouterr()
+            found = train_runs([shared, own], toy_splits, CONFIG, jobs=1)
+        finally:
+            other.kill()
+            other.wait()
+        assert trained == ([own, shared] if killed else [own])
+        assert [result.loaded for result in found] == [not killed, False]
+        assert f"{len(trained)} runs trained, {2 - len(trained)} loaded from the cache" in capsys.readouterr().out
+        assert [result.scores for result in found] == [result.scores for result in expected]
+        assert [path.suffix for path in self.folder.iterdir()] == [".pt", ".pt"], "no lock is left"
+
+    def test_without_the_cache_no_run_waits_for_another(self, toy_splits, monkeypatch):
+        monkeypatch.setattr("mmlib.training.runs._reserved", None)
+        assert self.train(toy_splits, cached=False).scores
+
+    def test_a_cache_in_which_nothing_can_be_locked_is_none_and_training_goes_on(self, toy_splits, tmp_path, capsys):
+        (tmp_path / "runs").write_text("not a folder")
+        assert self.train(toy_splits).scores
+        assert "The run was trained and could not be kept" in capsys.readouterr().out
 
     def test_a_damaged_result_is_set_aside_and_trained_again(self, toy_splits, capsys):
         first = self.train(toy_splits)

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import joblib
+
 from mmlib.data.cache import cache_directory
 from mmlib.data.clips.benchmark import Benchmark
 from mmlib.data.clips.preparation import prepare, verify
@@ -22,7 +24,7 @@ def arguments_of(name: str, about: str, arguments: Sequence[str], protocols: Seq
     origin.add_argument("--source", type=Path, help="a folder with the published files")
     parser.add_argument("--verify", action="store_true", help="only check the prepared data, clip by clip")
     if protocols:
-        cores = os.cpu_count() or 1
+        cores = joblib.cpu_count()  # that this process may use
         parser.add_argument("--jobs", type=int, default=cores, help=f"clips at a time (default {cores}, the cores)")
         parser.add_argument("--allow-missing", type=int, default=0, metavar="N", help="continue without up to N clips")
         parser.add_argument("--protocol", choices=protocols, default=protocols[0], help="report the parts of this one")
