@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.models.classifier import MultimodalClassifier
@@ -28,12 +29,12 @@ def learning_speed(accuracies: Sequence[float], chance: float) -> float:
 
 
 @torch.no_grad()
-def features_of(model: MultimodalClassifier, dataset: MultimodalDataset, modality: str) -> np.ndarray:
+def features_of(model: MultimodalClassifier, dataset: MultimodalDataset, modality: str) -> Tensor:
     """h_k of every sample, (N, features), in eval mode."""
     model.eval()
     encoder, norm = model.encoders[modality], model.norms[modality]
     batches = (batch.inputs[modality] for batch in dataset.batches(dataset.evaluation_batch))
-    return torch.cat([norm(encoder(inputs)) for inputs in batches]).cpu().numpy()
+    return torch.cat([norm(encoder(inputs)) for inputs in batches])
 
 
 def probe_accuracy(
@@ -42,13 +43,31 @@ def probe_accuracy(
     """Post-hoc linear probe: accuracy on `test` of a logistic regression on this encoder's frozen features of `train`.
 
     What the encoder knows, whatever the joint model's head makes of it (MBCD's Fig. 1a)."""
-    from sklearn.linear_model import LogisticRegression  # scikit-learn takes seconds to import
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    known, asked = (features_of(model, data, modality).double() for data in (train, test))
+    mean, deviation = known.mean(0), known.std(0, correction=0).clamp(min=1e-12)
+    known, asked = ((values - mean) / deviation for values in (known, asked))
+    weights, bias = logistic_regression(known, train.labels, len(train.class_names))
+    return float(((asked @ weights + bias).argmax(1) == test.labels).double().mean())
 
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-3, max_iter=300))
-    probe.fit(features_of(model, train, modality), train.labels.cpu().numpy())
-    return float(probe.score(features_of(model, test, modality), test.labels.cpu().numpy()))
+
+def logistic_regression(features: Tensor, labels: Tensor, classes: int, strength: float = 0.1) -> tuple[Tensor, Tensor]:
+    """The minimum of strength · Σ_i CE(W x_i + b, y_i) + ‖W‖²/2 by L-BFGS, on the features' device: W (features,
+    classes) and b (classes,). `strength` is scikit-learn's C, which takes thirty times as long for the same minimum."""
+    weights = features.new_zeros(features.shape[1], classes, requires_grad=True)
+    bias = features.new_zeros(classes, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [weights, bias], max_iter=300, tolerance_grad=1e-2, history_size=50, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        solver.zero_grad()
+        errors = functional.cross_entropy(features @ weights + bias, labels, reduction="sum")
+        value = strength * errors + weights.square().sum() / 2
+        value.backward()
+        return value
+
+    solver.step(objective)
+    return weights.detach(), bias.detach()
 
 
 def shapley_values(players: Sequence[str], value: Callable[[frozenset[str]], float]) -> dict[str, float]:

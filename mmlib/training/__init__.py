@@ -4,7 +4,7 @@ from mmlib.training.estimates import Estimate, estimate, over_targets, paired_di
 from mmlib.training.loop import History, TrainingConfig, fit, resolve_device
 from mmlib.training.run import Run, Trained, train_run
 from mmlib.training.runs import train_runs
-from mmlib.training.tables import histories, per_seed, score_table, tune, where
+from mmlib.training.tables import by_epoch, histories, per_seed, score_table, tune, where
 
 __all__ = [
     "Estimate",
@@ -12,6 +12,7 @@ __all__ = [
     "Run",
     "Trained",
     "TrainingConfig",
+    "by_epoch",
     "estimate",
     "fit",
     "histories",

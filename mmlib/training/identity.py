@@ -10,7 +10,7 @@ No network is built to identify a run. A kept result and a checkpoint carry the 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -28,16 +28,14 @@ def identities(
     splits: Splits,
     config: TrainingConfig,
     architecture: Architecture,
-    recorded: Mapping[str, bool],
 ) -> dict[Run, str]:
-    """The identity of each run, 24 hexadecimal digits; `recorded`: what a result holds besides scores. Raises a
-    ValueError for a method, an option or a setting that does not exist."""
+    """The identity of each run, 24 hexadecimal digits. Raises a ValueError for a method, an option or a setting that
+    does not exist."""
     shared = (
         [getattr(splits, part).fingerprint() for part in ("train", "validation", "test")],
         sorted((name, identity_of(function)) for name, function in splits.augmentations.items()),
         splits.target_parts,
         architecture.identity(),
-        sorted(recorded.items()),
         torch.__version__,
         config.torch_device.type,
     )

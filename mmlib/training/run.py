@@ -1,6 +1,8 @@
 """One run: a method on some data with a seed, its training, and its results."""
 
+import copy
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,18 +10,16 @@ import torch
 from torch import Tensor
 
 from mmlib import methods
-from mmlib.data.dataset import move
+from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.splits import DomainProtocol, Splits
-from mmlib.instruments.gradients import gradient_cosines
-from mmlib.methods.base import Method
-from mmlib.models.architecture import Architecture
+from mmlib.models.architecture import Architecture, trained_state
 from mmlib.models.classifier import MultimodalClassifier
 from mmlib.models.evaluate import evaluate, sample_scores
-from mmlib.seeding import torch_generator
 from mmlib.training.checkpoint import Checkpoint
 from mmlib.training.loop import History, TrainingConfig, fit
 
-SCORES = "sample scores"  # the name of these tensors in a history
+WEIGHTS = "weights"  # the name of these tensors in a history
+WEIGHTS_KEPT = 2**26  # bytes of them per run at most
 DEFAULT = Architecture()
 Options = tuple[tuple[str, Any], ...]  # (name, value) pairs, sorted or not, e.g. (("learning_rate", 3e-3),)
 
@@ -69,8 +69,7 @@ class Trained:
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
     accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
     modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads.
-    `loaded`: whether it came from the cache. `sample_scores`, where they were requested: after each epoch, each
-    modality's score of the correct class for every training sample without augmentation, (epochs, M, N) float16.
+    `loaded`: whether it came from the cache.
     """
 
     run: Run
@@ -80,11 +79,28 @@ class Trained:
     scores: dict[str, float]
     loaded: bool = False
 
-    @property
-    def sample_scores(self) -> Tensor | None:
-        """(epochs, M, N) float16, or None where they were not requested."""
-        by_epoch = self.history.tensors.get(SCORES)
-        return None if by_epoch is None else torch.stack(by_epoch)
+    def networks(self) -> Iterator[MultimodalClassifier]:
+        """The trained network as it was after each epoch, in order: one object, in eval mode, whose weights change.
+
+        Weights are kept with half precision, for networks that need at most 64 MiB for all epochs; raises a ValueError
+        for a larger one, which keeps the last only.
+        """
+        if WEIGHTS not in self.history.tensors:
+            raise ValueError(
+                f"{self.run.method} kept no weights by epoch: those of {len(self.history.rows)} epochs take more than "
+                f"{WEIGHTS_KEPT >> 20} MiB. `network` holds the last epoch's."
+            )
+        network = copy.deepcopy(self.network).eval()
+        values = [value for value in trained_state(network).values() if value.is_floating_point()]
+        for weights in self.history.tensors[WEIGHTS]:
+            for value, kept in zip(values, weights.split([value.numel() for value in values]), strict=True):
+                value.copy_(kept.reshape(value.shape))
+            yield network
+
+    def sample_scores(self, data: MultimodalDataset) -> Tensor:
+        """After each epoch, each modality's score of the correct class for every sample, (epochs, M, N). Raises like
+        `networks`."""
+        return torch.stack([sample_scores(network, data) for network in self.networks()])
 
 
 def train_run(
@@ -93,43 +109,28 @@ def train_run(
     config: TrainingConfig,
     *,
     architecture: Architecture = DEFAULT,
-    keep_scores: bool = False,
-    keep_cosines: bool = False,
-    keep_seen: bool = False,
     checkpoint: Checkpoint | None = None,
     variant: methods.Variant | None = None,
 ) -> Trained:
     """Train one run on splits that are preprocessed (`Splits.preprocessed`) or read from disk.
 
-    Each epoch is also evaluated on the unseen domain ("target"), and with `keep_seen` on up to 500 training samples
-    without augmentation ("seen"). `keep_scores` keeps every training sample's scores by epoch; `keep_cosines` the
-    cosines of each encoder's uni-modal and fused gradients on up to 256 training samples ("<modality> gradient cosine";
-    see `instruments.gradient_cosines`). A training that finds its `checkpoint` resumes from it; see `fit`.
-    `variant` stands for the run's method, by default what has its name here and now.
+    Each epoch is also evaluated on the unseen domain ("target"), and its weights are kept (`Trained.networks`).
+    A training that finds its `checkpoint` resumes from it; see `fit`. `variant` stands for the run's method, by default
+    what has its name here and now.
     """
     train, validation, source_test, target = run.protocol(splits)
     config, options = run.configured(config)
     model = architecture.build(train.input_shapes, len(train.class_names), run.seed)
     method = (variant or methods.variant(run.method)).build(model, run.seed, **options)
-    some = torch.randperm(len(train), generator=torch_generator("seen samples"))[:500]
-    batch = train.subset(some[: min(256, train.evaluation_batch)]).whole() if keep_cosines else None
-
-    def measure(method: Method) -> dict[str, float | Tensor]:
-        found: dict[str, float | Tensor] = {}
-        if keep_scores:
-            found[SCORES] = sample_scores(method.model, train).half()
-        if keep_cosines:
-            cosines = gradient_cosines(method.model, move(batch, next(method.parameters()).device))
-            found |= {f"{name} gradient cosine": value for name, value in cosines.items()}
-        return found
+    keep = 2 * len(_weights(model)) * config.epochs <= WEIGHTS_KEPT
 
     history = fit(
         method,
         train,
         validation,
         config,
-        monitors={"target": target} | ({"seen": train.subset(some)} if keep_seen else {}),
-        measure=measure,
+        monitors={"target": target},
+        measure=(lambda method: {WEIGHTS: _weights(method.model)}) if keep else None,
         augmentations=splits.augmentations,
         checkpoint=checkpoint,
         progress=False,
@@ -142,3 +143,11 @@ def train_run(
         for (_, own), (_, trained) in zip(part.named_parameters(), network.named_parameters(), strict=True):
             own.requires_grad_(trained.requires_grad)
     return Trained(run, predictor, network, history, scores)
+
+
+def _weights(network: MultimodalClassifier) -> Tensor:
+    """All that training changes, statistics of batch norm included, as one vector: with half precision where it fits
+    its range."""
+    values = [value.flatten() for value in trained_state(network).values() if value.is_floating_point()]
+    weights = torch.cat(values).detach()
+    return weights.half() if weights.abs().amax() < torch.finfo(torch.half).max else weights

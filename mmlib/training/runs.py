@@ -2,10 +2,13 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import cloudpickle
 import joblib
 import torch
 from filelock import FileLock, Timeout
@@ -29,9 +32,6 @@ def train_runs(
     architecture: Architecture = DEFAULT,
     jobs: int | None = None,
     cached: bool = True,
-    keep_scores: bool = False,
-    keep_cosines: bool = False,
-    keep_seen: bool = False,
 ) -> list[Trained]:
     """Train many runs; on a CPU in `jobs` processes (default: one per core), on a GPU one after the other.
 
@@ -43,13 +43,12 @@ def train_runs(
     Raises a ValueError for a method, option, domain or modality that does not exist.
     """
     on_cpu = config.torch_device.type == "cpu"
-    recorded = {"keep_scores": keep_scores, "keep_cosines": keep_cosines, "keep_seen": keep_seen}
-    names = identities(runs, splits, config, architecture, recorded)
+    names = identities(runs, splits, config, architecture)
     found = {run: _loaded(run, _path(name), splits, architecture) for run, name in names.items()} if cached else {}
     missing = [run for run in names if found.get(run) is None]
     variants = {run.method: variant(run.method) for run in missing}
 
-    def train(run: Run) -> Trained:
+    def train(run: Run, splits: Splits) -> Trained:
         threads = torch.get_num_threads()
         if on_cpu:
             torch.set_num_threads(1)
@@ -62,7 +61,6 @@ def train_runs(
                 architecture=architecture,
                 checkpoint=checkpoint,
                 variant=variants[run.method],  # a worker may know another one by this name
-                **recorded,
             )
         finally:
             torch.set_num_threads(threads)
@@ -70,28 +68,49 @@ def train_runs(
             checkpoint.remove()
         return trained
 
-    def train_once(run: Run, wait: bool) -> Trained | None:
+    def train_once(run: Run, data: Callable[[], Splits], wait: bool) -> Trained | None:
         """None where another process trains this run, and this one is not to `wait` for that."""
         if not cached:
-            return train(run)
+            return train(run, data())
         with _reserved(_path(names[run]), wait) as reserved:
-            return (_loaded(run, _path(names[run]), splits, architecture) or train(run)) if reserved else None
+            if not reserved:
+                return None
+            return _loaded(run, _path(names[run]), data(), architecture) or train(run, data())
 
     with tqdm(total=len(missing), desc="training runs", disable=not missing) as bar:
         for wait in (False, True):  # first all that nobody else trains, so that no process waits while it has work
             left = [run for run in missing if found.get(run) is None]
             if wait and left:
                 bar.set_postfix_str(f"waiting for {len(left)} that another process trains")
-            workers = min(len(left), jobs or joblib.cpu_count()) if on_cpu else 1
-            results = joblib.Parallel(max(1, workers), return_as="generator")(
-                joblib.delayed(train_once)(run, wait) for run in left
-            )
-            for run, result in zip(left, results, strict=True):
-                found[run] = result
-                bar.update(result is not None)
+            workers = max(1, min(len(left), jobs or joblib.cpu_count()) if on_cpu else 1)
+            with _handed_over(splits, workers) as data:
+                results = joblib.Parallel(workers, return_as="generator")(
+                    joblib.delayed(train_once)(run, data, wait) for run in left
+                )
+                for run, result in zip(left, results, strict=True):
+                    found[run] = result
+                    bar.update(result is not None)
     trained = sum(not found[run].loaded for run in names)
     print(f"{trained} runs trained, {len(names) - trained} loaded from the cache")
     return [found[run] for run in runs]
+
+
+@contextlib.contextmanager
+def _handed_over(splits: Splits, workers: int) -> Iterator[Callable[[], Splits]]:
+    """A function that returns the splits in any of the workers. To other processes they are handed over once, in a file
+    that all of them map into memory, instead of with every run."""
+    if workers == 1:
+        yield lambda: splits
+        return
+    with tempfile.TemporaryDirectory(prefix="mmlib-") as folder:
+        path = Path(folder) / "splits.pt"
+        torch.save(splits, path, pickle_module=cloudpickle)  # front ends and augmentations may be a notebook's own
+        yield functools.partial(_received, str(path))
+
+
+@functools.lru_cache(1)
+def _received(path: str) -> Splits:
+    return torch.load(path, mmap=True, weights_only=False)
 
 
 def _path(identity: str, kind: str = "") -> Path:

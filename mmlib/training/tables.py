@@ -6,6 +6,7 @@ import pandas as pd
 
 from mmlib.data.splits import Splits
 from mmlib.models.architecture import Architecture
+from mmlib.models.classifier import MultimodalClassifier
 from mmlib.training.loop import TrainingConfig
 from mmlib.training.run import DEFAULT, Options, Run, Trained
 from mmlib.training.runs import train_runs
@@ -72,3 +73,10 @@ def per_seed(trained: Sequence[Trained], measure: Callable[[Trained], float]) ->
 def histories(trained: Sequence[Trained], column: str) -> pd.DataFrame:
     """A column of the runs' histories: epochs as rows, seeds as columns, ready for `plots.curves`."""
     return pd.DataFrame({result.run.seed: result.history.frame()[column] for result in trained})
+
+
+def by_epoch(trained: Sequence[Trained], measure: Callable[[MultimodalClassifier], float]) -> pd.DataFrame:
+    """A measurement of each run's network after each epoch: epochs as rows, seeds as columns, like `histories`. Raises
+    like `Trained.networks`."""
+    measured = {result.run.seed: [measure(network) for network in result.networks()] for result in trained}
+    return pd.DataFrame(measured, index=pd.RangeIndex(1, len(trained[0].history.rows) + 1, name="epoch"))

@@ -1,12 +1,15 @@
 import pytest
 import torch
 from conftest import toy_dataset
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
 
 from mmlib import instruments
 from mmlib.data import Splits
+from mmlib.instruments.balance import logistic_regression
 from mmlib.models import build_classifier
 from mmlib.models.evaluate import evaluate
-from mmlib.training import Run, TrainingConfig, estimate, paired_difference, per_seed, train_runs, where
+from mmlib.training import Run, TrainingConfig, by_epoch, estimate, paired_difference, per_seed, train_runs, where
 
 
 def test_learning_speed_sees_when_and_not_how_high():
@@ -53,6 +56,18 @@ def test_a_probe_finds_what_a_random_head_hides(trained, toy_splits):
     assert probe > 0.8 and probe > head + 0.1
 
 
+def test_a_probe_is_at_the_optimum_that_scikit_learn_finds():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 4
+    features = torch.randn(300, 12, generator=generator, dtype=torch.float64) + 0.7 * functional.one_hot(labels, 12)
+    reference = LogisticRegression(C=0.1, tol=1e-10, max_iter=5000).fit(features.numpy(), labels.numpy())
+    weights, bias = logistic_regression(features, labels, 4)
+    assert torch.allclose(weights, torch.from_numpy(reference.coef_.T), atol=1e-3)
+    assert torch.allclose(
+        bias - bias.mean(), torch.from_numpy(reference.intercept_ - reference.intercept_.mean()), atol=1e-3
+    )
+
+
 def test_a_probe_cannot_read_labels_that_are_not_there(trained, toy_splits):
     """Negative control: labels shuffled in training and test alike."""
     order = torch.randperm(len(toy_splits.train), generator=torch.Generator().manual_seed(0))
@@ -81,15 +96,15 @@ def test_between_twins_no_imbalance_is_claimed(toy_splits):
     parts = [twins(part, seed) for seed, part in enumerate((toy_splits.train, toy_splits.validation, toy_splits.test))]
     splits = Splits(*parts, {}, {}, {})
     runs = [Run("erm", "there", seed, names) for names in (("one",), ("two",), ("one", "two")) for seed in range(4)]
-    trained = train_runs(runs, splits, TrainingConfig(epochs=3, device="cpu"), keep_seen=True)
+    trained = train_runs(runs, splits, TrainingConfig(epochs=3, device="cpu"))
 
     def probe(result, name):
         return instruments.probe_accuracy(result.predictor, name, splits.train, splits.test)
 
+    known = splits.train.select_domains("here")
     speed = {
-        name: per_seed(
-            where(trained, "erm", name),
-            lambda r: instruments.learning_speed(r.history.frame()["seen accuracy"], 1 / 3),
+        name: by_epoch(where(trained, "erm", name), lambda network: evaluate(network, known)["accuracy"]).apply(
+            instruments.learning_speed, chance=1 / 3
         )
         for name in ("one", "two")
     }

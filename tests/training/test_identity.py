@@ -16,8 +16,8 @@ RUN = Run("ema", "there", 3, BOTH, settings=(("half_life", 0.2), ("learning_rate
 CONFIG = TrainingConfig(epochs=2, device="cpu")
 
 
-def identity(splits, run=RUN, config=CONFIG, architecture=None, **recorded):
-    (found,) = identities([run], splits, config, architecture or Architecture(), recorded).values()
+def identity(splits, run=RUN, config=CONFIG, architecture=None):
+    (found,) = identities([run], splits, config, architecture or Architecture()).values()
     return found
 
 
@@ -33,9 +33,8 @@ def identity(splits, run=RUN, config=CONFIG, architecture=None, **recorded):
         {"run": dataclasses.replace(RUN, modalities=("left",))},
         {"config": TrainingConfig(epochs=1, device="cpu")},
         {"architecture": Architecture(fused_head="mlp")},
-        {"keep_scores": True},
     ],
-    ids=["option", "setting", "method", "seed", "source", "target", "modalities", "epochs", "network", "recorded"],
+    ids=["option", "setting", "method", "seed", "source", "target", "modalities", "epochs", "network"],
 )
 def test_another_run_has_another_identity(toy_splits, other):
     assert identity(toy_splits) != identity(toy_splits, **other)
@@ -101,7 +100,7 @@ def test_naming_runs_of_large_networks_builds_none(toy_splits, monkeypatch):
     some = ("erm", "mbcd", "cmrf", "moosa", "rna-net")
     runs = [Run(method, "there", seed, BOTH) for method in some for seed in range(50)]
     started = time.perf_counter()
-    assert len(set(identities(runs, toy_splits, CONFIG, architecture, {}).values())) == 250
+    assert len(set(identities(runs, toy_splits, CONFIG, architecture).values())) == 250
     took = time.perf_counter() - started
     print(f"naming 250 runs takes {took / of_one_network:.2f} of the time of building one network")
     assert took < of_one_network

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import math
 import subprocess
@@ -19,6 +20,7 @@ from mmlib.training import (
     Estimate,
     Run,
     TrainingConfig,
+    by_epoch,
     estimate,
     histories,
     over_targets,
@@ -33,6 +35,16 @@ from mmlib.training import (
 from mmlib.training.checkpoint import Checkpoint
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
+
+
+def states(trained):
+    """What a network consists of after each epoch, counters aside."""
+    return [
+        {name: value.clone() for name, value in network.state_dict().items() if value.is_floating_point()}
+        for network in trained.networks()
+    ]
+
+
 # Trains a run on the toy data, and waits in the middle of it, after the first checkpoint, until it may go on.
 ANOTHER_PROCESS = f"""import pathlib, sys, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
@@ -187,15 +199,34 @@ class TestCache:
         first, second = (self.train(degraded(*rows), run) for rows in ((0, 100), (100, 300)))
         assert not second.loaded and first.scores != second.scores
 
-    def test_scores_of_training_samples_are_kept_where_asked_for(self, toy_splits):
-        kept = self.train(toy_splits, keep_scores=True)
-        again, without = self.train(toy_splits, keep_scores=True), self.train(toy_splits)
-        samples = len(self.RUN.protocol(toy_splits).train)
-        assert kept.sample_scores.shape == (CONFIG.epochs, 2, samples)
-        assert again.loaded and torch.equal(kept.sample_scores, again.sample_scores)
-        assert without.sample_scores is None and without.scores == kept.scores
-        expected = sample_scores(kept.network, self.RUN.protocol(toy_splits).train)
-        assert torch.allclose(kept.sample_scores[-1].float(), expected, atol=1e-3)
+    def test_the_network_is_kept_as_it_was_after_every_epoch(self, toy_splits):
+        trained, again = self.train(toy_splits), self.train(toy_splits)
+        shorter = self.train(toy_splits, config=dataclasses.replace(CONFIG, epochs=1))
+        first, last = (copy.deepcopy(network.state_dict()) for network in trained.networks())
+        for kept, whole in ((first, shorter.network), (last, trained.network)):
+            for name, value in whole.state_dict().items():
+                if value.is_floating_point():
+                    assert torch.allclose(kept[name], value, rtol=1e-3, atol=1e-6), "kept with half precision"
+        assert again.loaded and all(torch.equal(value, last[name]) for name, value in states(again)[-1].items())
+        data = self.RUN.protocol(toy_splits).train
+        scores = trained.sample_scores(data)
+        assert scores.shape == (CONFIG.epochs, 2, len(data))
+        assert torch.allclose(scores[-1], sample_scores(trained.network, data), atol=1e-3)
+
+    def test_weights_beyond_half_precision_are_kept_whole(self, toy_splits):
+        loud = dataclasses.replace(toy_splits.train, inputs={k: 1e4 * v for k, v in toy_splits.train.inputs.items()})
+        trained = self.train(dataclasses.replace(toy_splits, train=loud))
+        *_, last = states(trained)
+        assert max(float(value.abs().max()) for value in last.values()) > 1e6
+        assert all(
+            torch.equal(value, last[name]) for name, value in trained.network.state_dict().items() if name in last
+        )
+
+    def test_a_large_network_keeps_no_weights_by_epoch(self, toy_splits, monkeypatch):
+        monkeypatch.setattr("mmlib.training.run.WEIGHTS_KEPT", 1000)
+        trained = self.train(toy_splits)
+        with pytest.raises(ValueError, match="erm kept no weights by epoch: those of 2 epochs take more than"):
+            trained.sample_scores(toy_splits.train)
 
     def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
         assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()
@@ -299,9 +330,8 @@ class TestCache:
         splits = dataclasses.replace(toy_splits, train=train)
         options = {"gmm-adaptive": (("warm_up", 1),), "purified": (("warm_up", 1),)}.get(name, ())
         run = Run(name, "there", 1, ("left", "right"), settings=options)
-        recorded = {"keep_scores": True, "keep_cosines": True, "keep_seen": True}
         config = TrainingConfig(epochs=3, device="cpu")
-        (expected,) = train_runs([run], splits, config, jobs=1, cached=False, **recorded)
+        (expected,) = train_runs([run], splits, config, jobs=1, cached=False)
         monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
         saved, writes = torch.save, []
 
@@ -313,12 +343,13 @@ class TestCache:
 
         monkeypatch.setattr(torch, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_runs([run], splits, config, jobs=1, **recorded)
+            train_runs([run], splits, config, jobs=1)
         monkeypatch.setattr(torch, "save", saved)
         assert [path.name.split(".", 1)[1] for path in self.folder.iterdir()] == ["checkpoint.pt"]
-        (resumed,) = train_runs([run], splits, config, jobs=1, **recorded)
+        (resumed,) = train_runs([run], splits, config, jobs=1)
         assert not resumed.loaded and resumed.scores == expected.scores
-        assert torch.equal(resumed.sample_scores, expected.sample_scores)
+        for one, two in zip(states(resumed), states(expected), strict=True):
+            assert all(torch.equal(value, two[name]) for name, value in one.items())
         for part in ("predictor", "network"):
             state = getattr(resumed, part).state_dict()
             assert all(torch.equal(value, state[key]) for key, value in getattr(expected, part).state_dict().items())
@@ -360,16 +391,8 @@ def test_protocols(toy_splits):
         lonely.leave_out("here")
 
 
-@pytest.mark.parametrize(
-    ("asked", "columns"),
-    [
-        ("keep_cosines", ["left gradient cosine", "right gradient cosine"]),
-        ("keep_seen", ["seen accuracy", "seen left accuracy"]),
-    ],
-)
-def test_what_is_watched_by_epoch_is_kept_where_it_is_asked_for(asked, columns, toy_splits):
-    run = Run("multi-loss", "there", 0, ("left", "right"))
-    ((plain,), (watched,)) = (train_runs([run], toy_splits, CONFIG, **{asked: kept}) for kept in (False, True))
-    values = watched.history.frame()[columns]
-    assert values.abs().max().max() <= 1 and not set(columns) & set(plain.history.frame())
-    assert watched.scores == plain.scores, "looking changes nothing"
+def test_a_measurement_by_epoch(trained):
+    frame = by_epoch(trained, lambda network: float(next(network.parameters()).abs().mean()))
+    assert frame.shape == (3, 4) and list(frame.index) == [1, 2, 3] and list(frame) == [0, 1, 2, 3]
+    last = [float(next(result.network.parameters()).abs().mean()) for result in trained]
+    assert frame.loc[3].tolist() == pytest.approx(last, rel=1e-3)
