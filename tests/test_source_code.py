@@ -41,7 +41,7 @@ def test_a_changed_helper_changes_its_callers_and_nobody_else(package):
     assert changed_by(package, "data/digits/degradation.py", "> 0).any(0)", "> 1).any(0)") == {"gmm-adaptive"}
     for file, old, new in (
         ("training/loop.py", "optimiser.step()", "optimiser.step(None)"),
-        ("models/encoders.py", "nn.ReLU(),", "nn.GELU(),"),
+        ("models/encoders.py", "nn.ReLU()\n", "nn.GELU()\n"),
         ("models/evaluate.py", "argmax(1)", "argmin(1)"),
         ("methods/variant.py", "initialise method", "begin"),
         ("seeding.py", ">> 1", ">> 2"),

@@ -20,7 +20,7 @@ from mmlib.batch.execution import FINISHED, LOG, Result
 from mmlib.batch.runner import NOTEBOOK, WITH_CODE, WITHOUT_CODE
 from mmlib.batch.suites import but_seeds
 from mmlib.data.cache import atomic_path
-from mmlib.notebook.claims import MARKS, VERDICTS
+from mmlib.notebook.claims import MARKS, VERDICTS, measured_in_words
 from mmlib.training.estimates import Estimate, estimate, pooled
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -164,7 +164,7 @@ def over_runs(claims: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     over all seeds. For other measurements all verdicts must agree, or the claim is not distinguishable."""
     if all(claim["estimate"] for claim in claims):
         value = pooled([Estimate(**claim["estimate"]) for claim in claims])
-        return VERDICTS[value.above_zero], f"{value:+.3f} ({value.count})"
+        return VERDICTS[value.above_zero], f"{measured_in_words(value)} ({value.count})"
     verdicts = {claim["verdict"] for claim in claims}
     verdict = verdicts.pop() if len(verdicts) == 1 else VERDICTS[None]
     return verdict, "; ".join(dict.fromkeys(claim["measured"] for claim in claims))

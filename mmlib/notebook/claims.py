@@ -50,7 +50,7 @@ class Record:
         if isinstance(measured, Estimate):
             if holds is not None:
                 raise ValueError("An estimate determines the verdict; leave out `holds`.")
-            holds, text = measured.above_zero, format(measured, "+.3f")
+            holds, text = measured.above_zero, measured_in_words(measured)
             kept = measured if measured.count > 1 else None
         elif holds is None:
             raise ValueError(f"Say whether {statement!r} holds (True or False).")
@@ -72,6 +72,15 @@ class Record:
             "text/html": claims_html([asdict(claim) for claim in self.claims]),
             MIME_TYPE: self.as_json(),
         }
+
+
+def measured_in_words(measured: Estimate) -> str:
+    """Mean and interval; where it does not exclude zero, also how many seeds probably would."""
+    text = format(measured, "+.3f")
+    if measured.above_zero is not None or measured.count < 2:
+        return text
+    enough = measured.runs_to_decide
+    return f"{text}; {f'some {enough}' if enough else 'more than a thousand'} seeds would decide"
 
 
 def claims_html(claims: list[dict[str, Any]]) -> str:

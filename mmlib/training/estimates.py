@@ -33,6 +33,14 @@ class Estimate:
             return None
         return self.low > 0
 
+    @property
+    def runs_to_decide(self) -> int | None:
+        """How many runs of this spread would exclude zero if their mean were this one: planning, not evidence. None:
+        more than 1000, or the spread is unknown."""
+        deviation = self.half_width * math.sqrt(self.count) / _quantile(self.count) if self.count > 1 else math.nan
+        enough = (count for count in range(2, 1001) if _half_width(deviation, count) < abs(self.mean))
+        return next(enough, None)
+
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
         return f"{self.mean:{spec}} ± {self.half_width:{spec.replace('+', '')}}"
@@ -50,13 +58,17 @@ def estimate(values: Sequence[float]) -> Estimate:
     count = len(series)
     if count == 1:
         return Estimate(float(series.iloc[0]), math.nan, 1)
-    half_width = _quantile(count) * series.std(ddof=1) / math.sqrt(count)
-    return Estimate(float(series.mean()), float(half_width), count)
+    return Estimate(float(series.mean()), float(_half_width(series.std(ddof=1), count)), count)
 
 
 def _quantile(count: int) -> float:
     """Student's t: the half-width of the 95 % interval of a mean of this many values, in standard errors."""
     return stdtrit(count - 1, 0.975)
+
+
+def _half_width(deviation: float, count: int) -> float:
+    """Of the 95 % interval of a mean of this many values with this standard deviation."""
+    return _quantile(count) * deviation / math.sqrt(count)
 
 
 def pooled(estimates: Sequence[Estimate]) -> Estimate:
@@ -72,8 +84,7 @@ def pooled(estimates: Sequence[Estimate]) -> Estimate:
         if group.count > 1:
             deviation = group.half_width * math.sqrt(group.count) / _quantile(group.count)
             squares += (group.count - 1) * deviation**2
-    half_width = _quantile(count) * math.sqrt(squares / (count - 1) / count)
-    return Estimate(float(mean), float(half_width), count)
+    return Estimate(float(mean), float(_half_width(math.sqrt(squares / (count - 1)), count)), count)
 
 
 def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:

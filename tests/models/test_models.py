@@ -250,6 +250,7 @@ class TestCachedActivations:
 
     def test_runs_are_kept_without_frozen_trunks_and_load_as_they_were(self, splits, tmp_path, monkeypatch):
         monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+        monkeypatch.setattr("mmlib.training.run.WEIGHTS_KEPT", 0)
         runs = [Run("ema", "human", 3, ("audio",))]
         config = TrainingConfig(epochs=1, batch_size=4, device="cpu")
         trained, loaded = (

@@ -21,7 +21,10 @@ def test_claims_follow_their_interval():
     record = Record("t")
     assert record.claim("up", Estimate(1.0, 0.5, 3)).verdict == "holds"
     assert record.claim("down", Estimate(-1.0, 0.5, 3)).verdict == "fails"
-    assert record.claim("even", Estimate(0.1, 0.5, 3)).verdict == "not distinguishable"
+    even = record.claim("even", Estimate(0.1, 0.5, 3))
+    assert even.verdict == "not distinguishable" and even.measured == "+0.100 ± 0.500; some 19 seeds would decide"
+    hopeless = record.claim("hopeless", Estimate(0.001, 0.5, 3))
+    assert hopeless.measured == "+0.001 ± 0.500; more than a thousand seeds would decide"
     assert record.claim("checked", 0.25, holds=np.bool_(False)).verdict == "fails"
     with pytest.raises(ValueError, match="leave out `holds`"):
         record.claim("forced", Estimate(-1.0, 0.5, 3), holds=True)
