@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib run` and `python -m mmlib data`."""
+"""The command line: `python -m mmlib run`, `python -m mmlib data` and `python -m mmlib bench`."""
 
 import argparse
 import importlib.util
@@ -11,7 +11,7 @@ STOPPED, BAD = 130, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status: 0, 1 after failures, 2 if nothing was run, 130 if it was stopped."""
-    parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data.")
+    parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data; measure.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")
     run.add_argument("suite", nargs="?", default="quick", help="a file of notebooks/suites, without .yaml")
@@ -37,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
+    bench = commands.add_parser("bench", help="measure what steps, instruments and data cost here, as tables to paste")
+    bench.add_argument("--notebooks", action="store_true", help="also every notebook, by part, with an empty cache")
+    bench.add_argument("--device", default="cpu", help="of the steps and instruments (default: cpu)")
     options = parser.parse_args(arguments)
-    return _run(options) if options.command == "run" else _data(options)
+    return {"run": _run, "data": _data, "bench": _bench}[options.command](options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -101,6 +104,21 @@ def _data(options: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         print(f"{options.name} was not prepared: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from mmlib.batch import bench
+    from mmlib.training import resolve_device
+
+    try:
+        resolve_device(options.device)
+    except (ValueError, RuntimeError) as error:
+        print(f"Nothing was measured: {error}", file=sys.stderr)
+        return BAD
+    for table in bench.tables(options.device, options.notebooks):
+        print(table, flush=True)
+        print()
     return 0
 
 
