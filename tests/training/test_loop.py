@@ -251,10 +251,11 @@ class TestOnTheGpu:
 
     @pytest.mark.parametrize("name", ["multi-loss", "mbcd: GCC+EMA+DL", "mbcd: second-order", "rna-net", "mmpareto"])
     def test_a_step_agrees_with_the_cpu(self, name):
-        """In double precision: over an epoch, single precision's rounding grows to half a percent of the loss."""
+        """In double precision, so that nothing but a difference in what is computed is left."""
         gradients, losses = {}, {}
         for device in ("cpu", "cuda"):
             method = make(name, "linear").double().to(device).train()
+            method.dropout = 0  # of MBCD: the devices would draw different masks
             method.on_train_start(10, 10)
             batch = next(toy_dataset(seed=1).to(device).batches(32))
             batch = batch._replace(inputs={key: value.double() for key, value in batch.inputs.items()})
