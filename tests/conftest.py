@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from started import Started
 
+from mmlib.batch import execution
 from mmlib.data import MultimodalDataset, Splits
 from mmlib.training import Run, Trained, TrainingConfig, train_runs
 
@@ -96,10 +97,9 @@ class Kit:
 
         return main(self.arguments(*arguments))
 
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """The command as a process of its own."""
-        command = [sys.executable, "-m", "mmlib", *self.arguments(*arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    def start(self, *arguments: str) -> Started:
+        """The command as a process of its own, with the runner that this process would use."""
+        return Started(self.arguments(*arguments), execution.RUNNER, self.out.with_name("said"))
 
     def results(self) -> dict[str, dict]:
         """What is on disk, by run."""
@@ -113,6 +113,12 @@ class Kit:
 @pytest.fixture
 def kit(tmp_path: Path) -> Kit:
     return Kit(tmp_path)
+
+
+@pytest.fixture
+def without_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a batch are executed by the kit's runner, but take no kernel, no papermill and no nbconvert."""
+    monkeypatch.setattr(execution, "RUNNER", (sys.executable, str(ROOT / "tests" / "without_jupyter.py")))
 
 
 @pytest.fixture
