@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmlib.data import MultimodalDataset, Splits
 from mmlib.training import Run, Trained, TrainingConfig, train_runs
 
 ROOT = Path(__file__).resolve().parent.parent
+WITHOUT_JUPYTER = (sys.executable, str(ROOT / "tests" / "without_jupyter.py"))  # in place of `execution.RUNNER`
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -101,6 +103,11 @@ class Kit:
         """The command as a process of its own, with the runner that this process would use."""
         return Started(self.arguments(*arguments), execution.RUNNER, self.out.with_name("said"))
 
+    def start_afresh(self, *arguments: str) -> subprocess.Popen:
+        """The command as a user starts it."""
+        command = [sys.executable, "-m", "mmlib", *self.arguments(*arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
     def results(self) -> dict[str, dict]:
         """What is on disk, by run."""
         return {path.parent.name: json.loads(path.read_text()) for path in sorted(self.out.glob("*/result.json"))}
@@ -118,7 +125,7 @@ def kit(tmp_path: Path) -> Kit:
 @pytest.fixture
 def without_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of a batch are executed by the kit's runner, but take no kernel, no papermill and no nbconvert."""
-    monkeypatch.setattr(execution, "RUNNER", (sys.executable, str(ROOT / "tests" / "without_jupyter.py")))
+    monkeypatch.setattr(execution, "RUNNER", WITHOUT_JUPYTER)
 
 
 @pytest.fixture

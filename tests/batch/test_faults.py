@@ -7,10 +7,12 @@ import signal
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
 import pytest
+from conftest import WITHOUT_JUPYTER, Kit
 
 from mmlib.batch import execution, run, runner, suites
 from mmlib.batch.execution import OWNER, Limits
@@ -72,7 +74,7 @@ def test_each_fault_of_a_notebook_is_named_and_the_batch_continues(kit, capsys):
         assert execution.read_result(kit.out / name) is not None
 
 
-def test_a_run_that_takes_too_long_ends_with_all_that_it_started(kit, tmp_path):
+def test_a_run_that_takes_too_long_ends_with_all_that_it_started(kit, tmp_path, monkeypatch):
     """Also what has left the tree: a process of a process, in a session of its own, whose parent is gone."""
     code = f"""import subprocess, sys, time
 start = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], " \\
@@ -81,10 +83,17 @@ subprocess.run([sys.executable, "-c", start])
 subprocess.Popen(["sleep", "600"])
 time.sleep(600)"""
     kit.notebook("01_family", code)
-    assert kit.run("--run-timeout", "8") == 1
+
+    def monotonic():
+        """An hour has passed as soon as the family is there."""
+        return time.monotonic() + 3600 * (tmp_path / "started").exists()
+
+    clock = SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter, sleep=time.sleep)
+    monkeypatch.setattr(execution, "time", clock)
+    assert kit.run("--run-timeout", "1800") == 1
     result = kit.results()["01_family"]
     assert (tmp_path / "started").exists()
-    assert result["status"] == "timeout" and "longer than 8 s. Its processes were killed" in result["error"]
+    assert result["status"] == "timeout" and "longer than 1800 s. Its processes were killed" in result["error"]
     assert result["cell"] == code, "the cell that ran"
     assert not [process for process in psutil.process_iter() if "time.sleep(600)" in " ".join(_command(process))]
 
@@ -235,9 +244,8 @@ def test_a_full_disk_keeps_what_is_finished_and_says_so(kit, capsys, small_disk)
     assert execution.read_result(kit.out / "01_good") is not None and not kit.leftovers()
 
 
-def running(kit, *arguments, until):
-    """The command, started, at the moment when `until()` is true."""
-    process = kit.start(*arguments)
+def running(process, until):
+    """The process at the moment when `until()` is true."""
     end = time.monotonic() + 120
     while not until():
         assert process.poll() is None, process.communicate()
@@ -250,15 +258,20 @@ SLOW = "import pathlib, time\npathlib.Path(mark).touch()\ntime.sleep(600)"
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)], ids=["int", "term", "kill"]
+    ("number", "code", "start"),
+    [
+        pytest.param(signal.SIGINT, 130, Kit.start_afresh, id="int"),
+        pytest.param(signal.SIGTERM, 130, Kit.start, id="term"),
+        pytest.param(signal.SIGKILL, -9, Kit.start, id="kill"),
+    ],
 )
-def test_a_batch_that_is_stopped_leaves_whole_runs_and_no_process(kit, tmp_path, number, code):
+def test_a_batch_that_is_stopped_leaves_whole_runs_and_no_process(kit, tmp_path, monkeypatch, number, code, start):
     kit.notebook("01_good", "rate")
     mark = tmp_path / "mark"
     kit.notebook("02_slow", SLOW, f'mark: str = "{mark}"  # m')
-    process = running(kit, until=mark.exists)
+    process = running(start(kit), until=mark.exists)
     token = json.loads((kit.out / OWNER).read_text())["token"]
-    assert marked(token)
+    assert len(marked(token)) == 2, "a runner and its kernel"
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == code
@@ -272,14 +285,15 @@ def test_a_batch_that_is_stopped_leaves_whole_runs_and_no_process(kit, tmp_path,
         assert "Not run yet: 02_slow" in (kit.out / "index.html").read_text()
     finished = kit.results()["01_good"]
     kit.notebook("02_slow", "mark", 'mark: str = "x"  # m')
+    monkeypatch.setattr(execution, "RUNNER", WITHOUT_JUPYTER)
     assert kit.run() == 0
     assert kit.results()["01_good"] == finished and not kit.leftovers()
 
 
-def test_two_batches_in_one_folder_refuse_each_other(kit, tmp_path, capsys):
+def test_two_batches_in_one_folder_refuse_each_other(kit, tmp_path, capsys, without_jupyter):
     mark = tmp_path / "mark"
     kit.notebook("01_slow", SLOW, f'mark: str = "{mark}"  # m')
-    process = running(kit, until=mark.exists)
+    process = running(kit.start(), until=mark.exists)
     assert kit.run() == 2
     error = capsys.readouterr().err
     assert f"Another batch is writing to {kit.out}: process {process.pid} on " in error and "--out" in error
@@ -290,7 +304,7 @@ def test_two_batches_in_one_folder_refuse_each_other(kit, tmp_path, capsys):
     assert kit.run() == 0
 
 
-def test_what_a_killed_batch_has_left_is_cleared_away(kit):
+def test_what_a_killed_batch_has_left_is_cleared_away(kit, without_jupyter):
     """As after a power cut: an owner that is no more, half a run, an old run that was being replaced, a process."""
     kit.notebook("01_good", "rate")
     kit.out.mkdir()
@@ -304,7 +318,7 @@ def test_what_a_killed_batch_has_left_is_cleared_away(kit):
     assert list(kit.results()) == ["01_good"] and not kit.leftovers()
 
 
-def test_a_run_whose_batch_lost_the_folder_keeps_nothing(kit, tmp_path):
+def test_a_run_whose_batch_lost_the_folder_keeps_nothing(kit, tmp_path, without_jupyter):
     """On another machine, say, after the batch was killed and another one has begun."""
     mark = tmp_path / "mark"
     job = suites.Job(kit.notebook("01_slow", SLOW, f'mark: str = "{mark}"  # m'), {})
