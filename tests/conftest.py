@@ -128,7 +128,7 @@ def without_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "RUNNER", WITHOUT_JUPYTER)
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def cluster() -> Iterator[Any]:
     """A Dask cluster of two worker processes. Dask sets variables for its workers in *this* process, and they would
     slow down every later test that trains."""

@@ -359,27 +359,6 @@ def test_a_result_that_cannot_take_its_place_leaves_the_one_that_is_there(tmp_pa
     assert (place / "result.json").read_text() == "new" and list(tmp_path.iterdir()) == [place]
 
 
-def test_a_machine_that_is_lost_mid_run_costs_no_result(kit, tmp_path, cluster):
-    """A Dask worker is killed while it watches a run; another one runs it again."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    code = """import os, pathlib, time, psutil
-watcher = psutil.Process(os.getppid()).ppid()
-first = not list(pathlib.Path(marks).iterdir())
-(pathlib.Path(marks) / str(watcher)).touch()
-time.sleep(600 if first else 0)"""
-    kit.notebook("01_lost", code, f'marks: str = "{marks}"  # m')
-    process = running(
-        kit, "--backend", "dask", "--address", cluster.scheduler_address, until=lambda: list(marks.iterdir())
-    )
-    watcher = psutil.Process(int(next(marks.iterdir()).name))
-    watcher.kill()
-    output, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    assert "1 of 1 runs finished" in output
-    assert kit.results()["01_lost"]["status"] == "finished" and len(list(marks.iterdir())) == 2
-
-
 def test_kill_marked_needs_a_mark():
     with pytest.raises(ValueError, match=r"empty mark"):
         kill_marked("")
