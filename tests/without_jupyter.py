@@ -78,7 +78,8 @@ def _executed(cells: list[str], parameters: dict[str, Any]) -> dict[str, Any]:
                 exec(cell, names)
     except Exception as error:
         failure = [type(error).__name__, str(error)]
-        outputs.append({"output_type": "error", "ename": failure[0], "evalue": failure[1], "traceback": []})
+        said = {"ename": failure[0], "evalue": failure[1], "traceback": [": ".join(failure)]}
+        outputs.append({"output_type": "error"} | said)
     if printed.getvalue():
         outputs.append({"output_type": "stream", "name": "stdout", "text": printed.getvalue()})
     if "record" in names:
