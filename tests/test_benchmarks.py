@@ -201,7 +201,7 @@ def bare_decoding(paths):
 def test_preparing_cremad_keeps_up_with_bare_decoding(sources, tmp_path, monkeypatch):
     """Real clips; CPU time of the whole preparation (decoding, resampling, scaling, hashing, writing, journal)."""
     clip = sources / "cremad" / "VideoFlash" / "1001_DFA_ANG_XX.flv"
-    recipe = cremad.recipe(many_clips(tmp_path / "source", clip, 40))
+    recipe = cremad.recipe(many_clips(tmp_path / "source", clip, 25))
     paths = [recipe_clip.files["video"] for recipe_clip in recipe.clips]
     seconds = {"bare": [], "prepared": []}
     for attempt in range(4):
