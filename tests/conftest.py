@@ -11,11 +11,14 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from started import Started
 
+from mmlib.batch import execution
 from mmlib.data import MultimodalDataset, Splits
 from mmlib.training import Run, Trained, TrainingConfig, train_runs
 
 ROOT = Path(__file__).resolve().parent.parent
+WITHOUT_JUPYTER = (sys.executable, str(ROOT / "tests" / "without_jupyter.py"))  # in place of `execution.RUNNER`
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -96,8 +99,12 @@ class Kit:
 
         return main(self.arguments(*arguments))
 
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """The command as a process of its own."""
+    def start(self, *arguments: str) -> Started:
+        """The command as a process of its own, with the runner that this process would use."""
+        return Started(self.arguments(*arguments), execution.RUNNER, self.out.with_name("said"))
+
+    def start_afresh(self, *arguments: str) -> subprocess.Popen:
+        """The command as a user starts it."""
         command = [sys.executable, "-m", "mmlib", *self.arguments(*arguments)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
@@ -116,6 +123,12 @@ def kit(tmp_path: Path) -> Kit:
 
 
 @pytest.fixture
+def without_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a batch are executed by the kit's runner, but take no kernel, no papermill and no nbconvert."""
+    monkeypatch.setattr(execution, "RUNNER", WITHOUT_JUPYTER)
+
+
+@pytest.fixture(scope="class")
 def cluster() -> Iterator[Any]:
     """A Dask cluster of two worker processes. Dask sets variables for its workers in *this* process, and they would
     slow down every later test that trains."""

@@ -40,6 +40,7 @@ from mmlib.notebook.claims import environment, records_in
 
 OWNER, RESULT, LOG = "owner.json", "result.json", "log.txt"
 FINISHED, INTERRUPTED = "finished", "interrupted"
+RUNNER = (sys.executable, "-m", "mmlib.batch.runner")  # the command that executes the notebook of a folder
 _LOOK = 0.2  # seconds between two checks on a run
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -173,7 +174,7 @@ def _process(
     end = time.monotonic() + limits.run
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mmlib.batch.runner", str(folder)],
+            [*RUNNER, str(folder)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 
 import joblib
 import pandas as pd
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -33,7 +35,7 @@ LIGHT = "print(rate)"
 DIGITS = 'dataset: str = "spoken_digits"  # d\nname: str = "x"  # n\nrate: float = 1.0  # r'
 
 
-def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, capsys):
+def test_what_is_finished_is_kept_until_something_it_depends_on_changes(kit, capsys, without_jupyter):
     kit.notebook("01_good", LIGHT)
     kit.notebook("02_wrong", "assert rate > 5")
     assert kit.run() == 1
@@ -106,7 +108,7 @@ def test_a_run_depends_on_the_code_that_its_notebook_can_reach_and_on_no_other(k
         before = job.identity()
 
 
-def test_other_parameters_are_another_run_and_defaults_are_none(kit):
+def test_other_parameters_are_another_run_and_defaults_are_none(kit, without_jupyter):
     kit.notebook("01_good", LIGHT)
     assert kit.run("-p", "rate=[1, 2]", "-p", "name=x") == 0
     parameters = {name: result["parameters"] for name, result in kit.results().items()}
@@ -115,7 +117,7 @@ def test_other_parameters_are_another_run_and_defaults_are_none(kit):
     assert kit.run() == 0 and len(kit.results()) == 2
 
 
-def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys):
+def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys, without_jupyter):
     kit.notebook("01_good", LIGHT)
     kit.notebook("02_wrong", "assert rate > 5")
     kit.notebook("03_data", LIGHT, 'dataset: str = "cremad"  # d')
@@ -157,16 +159,20 @@ def test_the_suites_there_are_can_be_listed(kit, capsys):
     assert capsys.readouterr().out.splitlines() == ["deep   for the night", "quick  all of them"]
 
 
-def test_runs_go_side_by_side_and_results_are_a_table(kit):
+def test_runs_go_side_by_side_and_results_are_a_table(kit, without_jupyter):
+    code = """import time
+time.sleep(2)
+runs = [{"method": "erm", "target accuracy": 0.5, "seed": 0}, {"method": "=ema", "target accuracy": None, "seed": 0}]
+record = {"title": "small", "claims": [], "runs": runs, "environment": {}}"""
     for number in range(1, 5):
-        kit.notebook(f"0{number}_good", "import time\ntime.sleep(2)\n" + GOOD)
+        kit.notebook(f"0{number}_good", code)
     started = time.perf_counter()
     assert kit.run("--jobs", "4") == 0
     took = time.perf_counter() - started
     alone = sum(result["seconds"] for result in kit.results().values())
     assert alone > 1.5 * took, "four at a time"
     table = pd.read_csv(kit.out / "results.csv")
-    assert table["notebook"].tolist() == [f"0{number}_good" for number in range(1, 5) for _ in range(2)], "once"
+    assert table["notebook"].tolist() == [f"0{number}_good" for number in range(1, 5) for _ in range(2)]
     assert table["method"].tolist() == ["erm", "=ema"] * 4 and table["target accuracy"].isna().sum() == 4
     assert not kit.leftovers()
 
@@ -268,12 +274,20 @@ def test_a_run_keeps_to_its_share_of_the_cores(kit):
     assert '"1 1\\n"' in (kit.out / "01_cores" / "notebook.ipynb").read_text()
 
 
-def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch):
+def test_the_record_of_a_notebook_is_in_the_table_and_on_the_page(kit):
+    kit.notebook("01_good", GOOD)
+    assert kit.run() == 0
+    table = pd.read_csv(kit.out / "results.csv")
+    assert table["method"].tolist() == ["erm", "=ema"] and table["target accuracy"].tolist()[0] == 0.5, "once"
+    assert "x is good" in (kit.out / "index.html").read_text()
+
+
+def test_each_run_has_a_gpu_of_its_own(kit, monkeypatch, without_jupyter):
     """The GPUs are made up; that a run sees the one it was given, and nobody else meanwhile, is real."""
     monkeypatch.setattr(execution, "gpus", lambda: ["GPU-a", "GPU-b"])
     code = """import os, time
 begin = time.time()
-time.sleep(1.5)
+time.sleep(0.5)
 print(os.environ["CUDA_VISIBLE_DEVICES"], begin, time.time())"""
     for number in range(1, 5):
         kit.notebook(f"0{number}_gpu", code, 'device: str = "auto"  # d')
@@ -312,21 +326,44 @@ def test_gpus_are_those_that_the_environment_allows(monkeypatch):
     assert execution.gpus() == ["0", "1"]
 
 
-def test_the_same_suite_runs_on_a_cluster_of_two_workers(kit, cluster):
-    assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "65536", "what Dask sets"
-    watched = """import os, psutil, time
-time.sleep(2)
+class TestOnACluster:
+    def test_the_same_suite_runs_on_two_workers(self, kit, cluster):
+        assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "65536", "what Dask sets"
+        watched = """import os, psutil, time
+time.sleep(0.5)
 assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
 print('watched by', psutil.Process(os.getppid()).ppid())"""
-    for number in range(1, 5):
-        kit.notebook(f"0{number}_good", watched)
-    kit.notebook("05_wrong", "assert rate > 5")
-    assert kit.run("--backend", "dask", "--address", cluster.scheduler_address) == 1
-    assert [result["status"] for result in kit.results().values()] == ["finished"] * 4 + ["assertion"]
-    said = "".join((kit.out / f"0{number}_good" / "notebook.ipynb").read_text() for number in range(1, 5))
-    watchers = set(re.findall(r"watched by (\d+)", said))
-    assert len(watchers) == 2 and str(os.getpid()) not in watchers
-    assert not kit.leftovers()
+        for number in range(1, 4):
+            kit.notebook(f"0{number}_good", watched)
+        kit.notebook("04_wrong", "assert rate > 5")
+        assert kit.run("--backend", "dask", "--address", cluster.scheduler_address) == 1
+        assert [result["status"] for result in kit.results().values()] == ["finished"] * 3 + ["assertion"]
+        said = "".join((kit.out / f"0{number}_good" / "notebook.ipynb").read_text() for number in range(1, 4))
+        watchers = set(re.findall(r"watched by (\d+)", said))
+        assert len(watchers) == 2 and str(os.getpid()) not in watchers
+        assert not kit.leftovers()
+
+    def test_a_machine_that_is_lost_mid_run_costs_no_result(self, kit, tmp_path, cluster, capsys):
+        """A worker is killed while it watches a run; another one runs it again."""
+        marks = tmp_path / "marks"
+        marks.mkdir()
+        code = """import os, pathlib, time, psutil
+watcher = psutil.Process(os.getppid()).ppid()
+first = not list(pathlib.Path(marks).iterdir())
+(pathlib.Path(marks) / str(watcher)).touch()
+time.sleep(600 if first else 0)"""
+        kit.notebook("01_lost", code, f'marks: str = "{marks}"  # m')
+
+        def lose():
+            while not list(marks.iterdir()):
+                time.sleep(0.05)
+            psutil.Process(int(next(marks.iterdir()).name)).kill()
+
+        loss = threading.Thread(target=lose, daemon=True)
+        loss.start()
+        assert kit.run("--backend", "dask", "--address", cluster.scheduler_address) == 0
+        assert "1 of 1 runs finished" in capsys.readouterr().out
+        assert kit.results()["01_lost"]["status"] == "finished" and len(list(marks.iterdir())) == 2
 
 
 def test_the_module_is_a_command():

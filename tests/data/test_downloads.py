@@ -44,7 +44,7 @@ class _Server(BaseHTTPRequestHandler):
 def server():
     handler = type("Handler", (_Server,), {"requests": []})
     running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
     yield handler, f"http://127.0.0.1:{running.server_port}"
     running.shutdown()
 

@@ -211,9 +211,10 @@ class TestPreparation:
             prepare(toy(tmp_path), 2)
         assert not folder_of("toy.partial").exists()
 
-    def test_a_killed_preparation_resumes(self, tmp_path, root):
+    def test_a_killed_preparation_resumes(self, tmp_path, root, capsys):
         stand_in.write("ave", tmp_path / "source")
-        command = [sys.executable, "-m", "mmlib", "data", "ave", "--source", str(tmp_path / "source"), "--jobs", "1"]
+        arguments = ["data", "ave", "--source", str(tmp_path / "source"), "--jobs", "1"]
+        command = [sys.executable, "-m", "mmlib", *arguments]
         journal = root / "ave.partial" / "journal.jsonl"
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 20):
@@ -221,9 +222,8 @@ class TestPreparation:
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL and not folder_of("ave").exists(), "killed before its end"
         done = journal.read_bytes().count(b"\n")
-        finished = subprocess.run(command, capture_output=True, text=True)
-        assert finished.returncode == 0, finished.stderr
-        kept = int(finished.stdout.split(" of 140 clips are already decoded")[0].split()[-1])
+        assert main(arguments) == 0
+        kept = int(capsys.readouterr().out.split(" of 140 clips are already decoded")[0].split()[-1])
         assert done - 1 <= kept <= done and open_prepared("ave").missing == 0
         verify("ave")
 

@@ -20,6 +20,11 @@ def small():
     return load("spoken_digits", samples_per_class=10, flow=True)
 
 
+@pytest.fixture(scope="module")
+def default():
+    return load("spoken_digits")
+
+
 def test_shapes_ranges_and_balance(small):
     shapes = {"audio": (6400,), "image": (1, 32, 32), "flow": (2, 32, 32)}
     assert small.train.input_shapes == shapes and len(small.train) == 300
@@ -29,8 +34,8 @@ def test_shapes_ranges_and_balance(small):
     assert small.preprocessed().train.input_shapes == {**shapes, "audio": (1, 40, 49)}
 
 
-def test_no_handwriting_and_no_voice_is_in_two_parts():
-    parts = [getattr(load("spoken_digits"), part) for part in PARTS]
+def test_no_handwriting_and_no_voice_is_in_two_parts(default):
+    parts = [getattr(default, part) for part in PARTS]
     for name in ("handwriting", "speaker"):
         values = [set(part.truth[name].tolist()) for part in parts]
         assert not (values[0] & values[1] or values[0] & values[2] or values[1] & values[2])
@@ -40,7 +45,7 @@ def test_no_handwriting_and_no_voice_is_in_two_parts():
 
 
 def test_the_voices_are_the_same_in_every_process():
-    first, second = (speech._bank_from_own_process() for _ in range(2))
+    first, second = speech.utterance_bank(), speech._bank_from_own_process()
     for name in first:
         assert np.array_equal(first[name], second[name]), name
 
@@ -128,11 +133,11 @@ def test_masking_loses_the_stated_share(small):
         degrade(bland, "smell", "noise", 0.1, torch.Generator())
 
 
-def test_the_default_dials_leave_something_to_teach():
+def test_the_default_dials_leave_something_to_teach(default):
     """Each modality alone beats chance, both together beat each, one is learned faster, the unseen domain costs."""
-    splits = load("spoken_digits").preprocessed()
+    splits = default.preprocessed()
     senses = [("audio",), ("image",), ("audio", "image")]
-    runs = [Run("erm", "contour", seed, modalities) for modalities in senses for seed in range(5)]
+    runs = [Run("erm", "contour", seed, modalities) for modalities in senses for seed in range(3)]
     trained = train_runs(runs, splits, TrainingConfig(epochs=5, device="cpu"))
 
     def accuracy(modalities, place="source"):

@@ -77,7 +77,7 @@ def test_normalisation_is_by_channel():
 
 
 def test_random_crops_are_boxes_of_the_right_size_the_same_for_all_frames():
-    crops = transforms.FrameCrop(16, **PLAIN).random(video(400), generator())
+    crops = transforms.FrameCrop(16, **PLAIN).random(video(400, height=128, width=170), generator())
     assert torch.allclose(crops[:, :, 0], crops[:, :, 2])
     height = (crops[:, 0, 0, -1, 0] - crops[:, 0, 0, 0, 0]) / 255 * 16 / 15  # shares of the frame
     width = (crops[:, 1, 0, 0, -1] - crops[:, 1, 0, 0, 0]) / 255 * 16 / 15

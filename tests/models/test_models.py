@@ -143,21 +143,20 @@ def test_slow_fast_is_its_definition_from_the_parts_of_both_pathways():
 
 
 class TestPublishedWeights:
-    MADE = staticmethod(
-        lambda: {
-            "video": SlowFast((3, 8, 32, 32)),
-            "flow": SlowOnly((2, 8, 32, 32)),
-            "audio": ResNet18((1, 65, 65)),
-        }
-    )
+    MADE = {  # noqa: RUF012
+        "video": lambda: SlowFast((3, 8, 32, 32)),
+        "flow": lambda: SlowOnly((2, 8, 32, 32)),
+        "audio": lambda: ResNet18((1, 65, 65)),
+    }
     HEADS = {"video": "cls_head.fc_cls.weight", "flow": "cls_head.fc_cls.bias", "audio": "audnet.fc.weight"}  # noqa: RUF012
     KEYS = {"video": "state_dict", "flow": "state_dict", "audio": "model_state_dict"}  # noqa: RUF012
 
     def published(self, modality, path, change=lambda state: None):
         """A file as it is published: names of its own, a head, and things beside the weights."""
         torch.manual_seed(1)
-        encoder = self.MADE()[modality]
-        state = {published_names(encoder)[name]: value for name, value in encoder.state_dict().items()}
+        encoder = self.MADE[modality]()
+        names = published_names(encoder)
+        state = {names[name]: value for name, value in encoder.state_dict().items()}
         state[self.HEADS[modality]] = torch.zeros(3)
         change(state)
         torch.save({"meta": {"epoch": 3}, self.KEYS[modality]: state}, path)
@@ -166,13 +165,14 @@ class TestPublishedWeights:
     @pytest.mark.parametrize("modality", ["video", "flow", "audio"])
     def test_a_round_trip(self, modality, tmp_path):
         written = self.published(modality, tmp_path / "w.pth")
-        read = self.MADE()[modality]
+        read = self.MADE[modality]()
         load_published(read, str(tmp_path / "w.pth"))
+        expected = written.state_dict()
         for name, value in read.state_dict().items():
-            assert torch.equal(value, written.state_dict()[name]), name
+            assert torch.equal(value, expected[name]), name
 
     def test_names_are_those_of_the_published_files(self):
-        names = {modality: set(published_names(encoder).values()) for modality, encoder in self.MADE().items()}
+        names = {modality: set(published_names(make()).values()) for modality, make in self.MADE.items()}
         assert {
             "backbone.slow_path.conv1.conv.weight",
             "backbone.slow_path.conv1_lateral.conv.weight",

@@ -403,7 +403,7 @@ def test_protocols(toy_splits):
 
 
 def test_a_measurement_by_epoch(trained):
-    frame = by_epoch(trained, lambda network: float(next(network.parameters()).abs().mean()))
+    frame = by_epoch(trained, lambda network: float(next(network.parameters()).detach().abs().mean()))
     assert frame.shape == (3, 4) and list(frame.index) == [1, 2, 3] and list(frame) == [0, 1, 2, 3]
-    last = [float(next(result.network.parameters()).abs().mean()) for result in trained]
+    last = [float(next(result.network.parameters()).detach().abs().mean()) for result in trained]
     assert frame.loc[3].tolist() == pytest.approx(last, rel=1e-3)
