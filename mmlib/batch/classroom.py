@@ -22,6 +22,7 @@ from mmlib.batch.suites import Job, make_job
 from mmlib.data import Splits, cache_directory, load
 from mmlib.data.cache import atomic_path
 from mmlib.notebook.parameters import BadParameter
+from mmlib.seeding import one_thread
 from mmlib.training import Run, TrainingConfig, train_run
 
 # From the least to the most that is worthwhile: seeds, and the share of a notebook's own epochs. Half the epochs with
@@ -64,14 +65,10 @@ def _measure() -> Speed:
 
 def _train(splits: Splits) -> float:
     """Seconds of two epochs with one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         started = time.perf_counter()
         train_run(Run("multi-loss", "", 0, splits.train.modalities), splits, TrainingConfig(2, device="cpu"))
         return time.perf_counter() - started
-    finally:
-        torch.set_num_threads(threads)
 
 
 def within(jobs: Sequence[Job], budget: Mapping[str, Any], speed: Speed, minutes: float) -> tuple[list[Job], str]:

@@ -7,6 +7,7 @@ from mmlib.data.cache import MissingData, cache_directory
 from mmlib.data.dataset import Batch, MultimodalDataset, concatenate
 from mmlib.data.splits import DomainProtocol, Splits, with_shuffled_labels
 from mmlib.data.stored import open_prepared
+from mmlib.seeding import one_thread
 
 DIGITS = ("spoken_digits", "av_digits")
 # The papers' data: prepared once (`python -m mmlib data NAME`), then read from disk.
@@ -28,8 +29,10 @@ def reader(name: str) -> ModuleType:
 
 
 def load(name: str, **dials: object) -> Splits:
-    """The named data set. `dials` are the keyword arguments of its own `load`, which says what it raises."""
-    return reader(name).load(**dials)
+    """The named data set, the same on any number of cores. `dials` are the keyword arguments of its own `load`, which
+    says what it raises."""
+    with one_thread():
+        return reader(name).load(**dials)
 
 
 def content_of(name: str, dispensable: bool = False) -> str:

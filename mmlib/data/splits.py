@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmlib.data.dataset import MultimodalDataset, concatenate
+from mmlib.seeding import one_thread
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Splits:
 
     def preprocessed(self, device: str | torch.device = "cpu") -> "Splits":
         """What the networks see: the front end applied once, resident on the device."""
-        parts = {
-            name: getattr(self, name).to(device).transform(self.front_end) for name in ("train", "validation", "test")
-        }
+        names = ("train", "validation", "test")
+        with one_thread():
+            parts = {name: getattr(self, name).to(device).transform(self.front_end) for name in names}
         return replace(self, **parts, front_end={})
 
     def leave_out(self, target: str) -> "DomainProtocol":

@@ -18,6 +18,7 @@ from mmlib.data.cache import atomic_path, cache_directory
 from mmlib.data.splits import Splits
 from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
+from mmlib.seeding import one_thread
 from mmlib.training.checkpoint import Checkpoint, set_aside
 from mmlib.training.identity import identities
 from mmlib.training.loop import History, TrainingConfig
@@ -49,11 +50,8 @@ def train_runs(
     variants = {run.method: variant(run.method) for run in missing}
 
     def train(run: Run, splits: Splits) -> Trained:
-        threads = torch.get_num_threads()
-        if on_cpu:
-            torch.set_num_threads(1)
         checkpoint = Checkpoint(_path(names[run], "checkpoint."), names[run]) if cached else None
-        try:
+        with one_thread() if on_cpu else contextlib.nullcontext():
             trained = train_run(
                 run,
                 splits,
@@ -62,8 +60,6 @@ def train_runs(
                 checkpoint=checkpoint,
                 variant=variants[run.method],  # a worker may know another one by this name
             )
-        finally:
-            torch.set_num_threads(threads)
         if checkpoint is not None and _keep(trained, _path(names[run])):
             checkpoint.remove()
         return trained

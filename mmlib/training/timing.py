@@ -7,6 +7,7 @@ import torch
 
 from mmlib.data.dataset import Batch, move
 from mmlib.methods.base import Method
+from mmlib.seeding import one_thread
 from mmlib.training.loop import TrainingConfig, optimiser_of, take_step
 
 
@@ -23,9 +24,7 @@ def shortest_seconds(steps: Mapping[str, Callable[[], object]], repeats: int = 2
     """The shortest time of each function in seconds; they are timed in turn, so that a busy machine affects all alike,
     and with one thread."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for _ in range(repeats):
             for name, step in steps.items():
                 started = time.perf_counter()
@@ -33,6 +32,4 @@ def shortest_seconds(steps: Mapping[str, Callable[[], object]], repeats: int = 2
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
                 times[name].append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
     return {name: min(values) for name, values in times.items()}

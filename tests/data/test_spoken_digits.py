@@ -25,6 +25,18 @@ def default():
     return load("spoken_digits")
 
 
+def test_the_data_does_not_depend_on_the_number_of_threads(small):
+    """Or a run would be another one on another machine: its data are part of its identity."""
+    torch.set_num_threads(2)  # the tests' own number is one
+    try:
+        again = load("spoken_digits", samples_per_class=10, flow=True)
+        assert torch.get_num_threads() == 2
+        assert again.train.fingerprint() == small.train.fingerprint()
+        assert again.preprocessed().train.fingerprint() == small.preprocessed().train.fingerprint()
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_shapes_ranges_and_balance(small):
     shapes = {"audio": (6400,), "image": (1, 32, 32), "flow": (2, 32, 32)}
     assert small.train.input_shapes == shapes and len(small.train) == 300
