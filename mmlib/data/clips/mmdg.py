@@ -17,7 +17,6 @@ WINDOWS = {name: middle_window(FRAMES[name], INTERVALS[name]) for name in FRAMES
 PARAMETERS = {name: f"{FRAMES[name]} frames from the middle, interval {INTERVALS[name]}" for name in FRAMES}
 _FLOW_NORM = (128.0, 128.0)
 _SELECTS = {"papers": "test", "held-out": HELD_OUT}
-PROTOCOLS = tuple(_SELECTS)
 DomainBenchmark = partial(
     Benchmark,
     protocols=_SELECTS,
