@@ -21,58 +21,88 @@ TEACHING = [path for path in NOTEBOOKS if "reproduce" not in path.stem]
 # lie about three standard errors below the effects seen: other processors round differently, and seeds then differ.
 HEADLINES = {
     "00_start_here": {
-        "both senses together beat the better single one in known domains": 0.08,
-        "the unseen domain costs the joint model accuracy": 0.08,
-        "true labels teach more than shuffled ones": 0.6,
+        "both senses together beat the better single one in known domains": 0.04,
+        "the unseen domain costs the joint model accuracy": 0.1,
+        "true labels teach more than shuffled ones": 0.7,
     },
     "01_modality_imbalance": {
         "one modality is learned faster than the other": 0.05,
-        "ERM leaves the slow encoder under-trained": 0.04,
-        "the slow encoder loses more than the fast one": 0.02,
+        "ERM leaves the slow encoder under-trained": 0.05,
+        "the slow encoder loses more than the fast one": 0.03,
+        "multi-loss teaches the slow encoder more than ERM": 0.04,
+        "ERM's prediction depends more on the fast modality": 0.2,
     },
     "02_weight_averaging_and_flatness": {
-        "EMA beats ERM in the unseen domain": 0.03,
-        "SWAD beats ERM in the unseen domain": 0.03,
+        "EMA beats ERM in the unseen domain": 0.01,
+        "SWA beats ERM in the unseen domain": 0.01,
+        "SWAD beats ERM in the unseen domain": 0.01,
+        "a loss of its own teaches the neglected encoder (audio) more than averaging does": 0.04,
     },
     "03_adaptive_modality_dropout": {
-        "the fast modality is dropped more than the slow one": 0.2,
-        "different modalities lead to more dropout than identical ones": 0.2,
-        "dropping image lengthens the audio encoder's gradient (log10 of the ratio)": 0.3,
-        "adaptive dropout beats none (unseen, image gone)": 0.02,
+        "the fast modality is dropped more than the slow one": 0.35,
+        "different modalities lead to more dropout than identical ones": 0.3,
+        "dropping image lengthens the audio encoder's gradient (log10 of the ratio)": 0.6,
+        "adaptive dropout teaches the slow encoder more": 0.01,
+        "adaptive dropout beats none (unseen: contour)": 0.015,
+        "adaptive dropout beats none (unseen, image gone)": 0.05,
     },
     "04_gradient_consistency": {
         "the first-order gradient points in the direction of the exact one (cosine)": 0.85,
-        "gradients agree more with large step, exact than with heads alone": 0.02,
+        "gradients agree more with large step, exact than with heads alone": 0.0,
+        "uni-modal losses help EMA in known domains": 0.0,
     },
     "05_cross_modal_distillation": {
-        "the teacher knows more than its student (EMA)": 0.03,
-        "audio has more to learn from the teacher than image": 0.2,
-        "our half-life ends above a long one in the unseen domain": 0.2,
+        "audio has more to learn from the teacher than image": 0.5,
+        "distillation helps EMA in the unseen domain": 0.005,
+        "with uni-modal heads it still helps": 0.0,
+        "a long half-life learns slower in the first half": 0.2,
     },
     "06_mbcd_domain_generalization": {
-        "MBCD beats erm in unseen domains (percentage points)": 4.5,
-        "MBCD beats ema in unseen domains (percentage points)": 0.9,
+        "MBCD beats erm in unseen domains (percentage points)": 3.0,
+        "MBCD beats ema in unseen domains (percentage points)": 1.2,
+        "MBCD beats ema + multi-loss in unseen domains (percentage points)": 0.5,
+        "AMD adds to EMA (percentage points)": 1.5,
     },
     "07_modality_gap_and_gmm": {
-        "gaps find bad samples better than chance (AUC minus one half)": 0.35,
-        "relative scores separate better than plain ones (AUC)": 0.08,
-        "where both are wrong, more samples are degraded": 0.25,
-        "with one useless modality the plain gap points at the good samples (one half minus AUC)": 0.35,
-        "relative scores fix that (AUC)": 0.5,
+        "gaps find bad samples better than chance (AUC minus one half)": 0.33,
+        "relative scores separate better than plain ones (AUC)": 0.1,
+        "separation fades: best AUC minus the last epoch's": 0.14,
+        "degraded audio is being memorised in the second half": 0.1,
+        "degraded image is being memorised in the second half": 0.18,
+        "where the rule stops, separation is better than at the end (AUC)": 0.04,
+        "where both are wrong, more samples are degraded": 0.2,
+        "with one useless modality the plain gap points at the good samples (one half minus AUC)": 0.08,
+        "relative scores fix that (AUC)": 0.38,
     },
     "08_gmm_adaptive_training": {
-        "adaptive training leaves the gap of degraded samples open": 0.1,
-        "GMM-adaptive beats concat (last epochs, percentage points)": 0.0,
-    },
-    "10_reproduce_mbcd_tables": {
-        "STAND-IN: ERM is above chance (percentage points)": 25.0,
-    },
-    "11_reproduce_gmm_tables": {
-        "STAND-IN: multi-loss is above chance (percentage points)": 15.0,
+        "adaptive training closes the gap of clean samples": 0.06,
+        "adaptive training leaves the gap of degraded samples open": 0.22,
+        "GMM-adaptive beats multi-loss (selected epoch, percentage points)": 0.8,
+        "GMM-adaptive beats concat (last epochs, percentage points)": 2.3,
+        "GMM-adaptive beats multi-loss (last epochs, percentage points)": 8.0,
+        "all properties beat trust alone (last epochs, percentage points)": 6.5,
     },
     "09_data_purification": {
-        "at one half, the filter lowers the share of degraded samples": 0.08,
+        "at one half, the filter lowers the share of degraded samples": 0.3,
+        "by plain scores, a lenient threshold keeps more samples than a strict one (share)": 0.35,
+        "purified by relative scores beats random (percentage points)": 8.0,
+        "purified by relative scores beats all (percentage points)": 6.0,
+        "purifying after one epoch falls behind purifying later (percentage points)": 11.0,
     },
+    "10_reproduce_mbcd_tables": {
+        "STAND-IN: ERM is above chance (percentage points)": 50.0,
+    },
+    "11_reproduce_gmm_tables": {
+        "STAND-IN: multi-loss is above chance (percentage points)": 50.0,
+    },
+}
+# What holds or does not without an interval.
+FLAT_OUT = {
+    "04_gradient_consistency": ["the error of the Taylor prediction falls at second order"],
+    "07_modality_gap_and_gmm": [
+        "the rule ends the warm-up between the first and the last epoch",
+        "our mixture agrees with scikit-learn (largest difference of the means)",
+    ],
 }
 
 
@@ -234,6 +264,8 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(name, executed):
         claim = claims[statement]
         assert claim["verdict"] == "holds", f"{statement}: {claim['measured']}"
         assert float(claim["measured"].split(" ± ")[0]) > least, f"{statement}: {claim['measured']}"
+    for statement in FLAT_OUT.get(name.split(",")[0], ()):
+        assert claims[statement]["verdict"] == "holds", f"{statement}: {claims[statement]['measured']}"
 
 
 @pytest.mark.notebook
