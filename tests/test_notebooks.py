@@ -31,6 +31,7 @@ HEADLINES = {
         "the slow encoder loses more than the fast one": 0.03,
         "multi-loss teaches the slow encoder more than ERM": 0.04,
         "ERM's prediction depends more on the fast modality": 0.2,
+        "with an unreliable fast modality, ERM teaches the slow encoder more": 0.01,
     },
     "02_weight_averaging_and_flatness": {
         "EMA beats ERM in the unseen domain": 0.01,
