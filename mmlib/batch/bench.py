@@ -107,7 +107,7 @@ def parts_of(result: Result, out: Path) -> dict[str, float]:
     for number, cell in enumerate(code):
         source = "".join(cell["source"])
         trains = "train_runs(" in source or "tune(" in source
-        part = "set-up" if number < 3 else "training" if trains else "instruments and figures"
+        part = "training" if trains else "set-up" if number < 3 else "instruments and figures"
         parts[part] += cell["metadata"]["papermill"]["duration"] or 0.0
     return parts | {"around": result.seconds - sum(parts.values()), "together": result.seconds}
 
