@@ -231,8 +231,8 @@ JOBS |= {
 
 @pytest.fixture(scope="session")
 def executed(request, cache, tmp_path_factory):
-    """Every run that a chosen test asks for, as the real batch executes them, side by side. Name → (claims by
-    statement, executed notebook)."""
+    """Every run that a chosen test asks for, as the real batch executes them, side by side. Name → (the
+    batch's result, the folder that it wrote)."""
     chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = {parameters["name"] for parameters in chosen if parameters.get("name") in JOBS}
     jobs = {name: job for name, job in JOBS.items() if name in wanted}

@@ -52,7 +52,7 @@ def probe_accuracy(
 
 def logistic_regression(features: Tensor, labels: Tensor, classes: int, strength: float = 0.1) -> tuple[Tensor, Tensor]:
     """The minimum of strength · Σ_i CE(W x_i + b, y_i) + ‖W‖²/2 by L-BFGS, on the features' device: W (features,
-    classes) and b (classes,). `strength` is scikit-learn's C, which takes thirty times as long for the same minimum."""
+    classes) and b (classes,). `strength` is scikit-learn's C, which takes many times as long for the same minimum."""
     weights = features.new_zeros(features.shape[1], classes, requires_grad=True)
     bias = features.new_zeros(classes, requires_grad=True)
     solver = torch.optim.LBFGS(

@@ -27,6 +27,11 @@ class Estimate:
         return self.mean + self.half_width
 
     @property
+    def deviation(self) -> float:
+        """The values' standard deviation (n − 1), as the interval implies; NaN for one value."""
+        return self.half_width * math.sqrt(self.count) / _quantile(self.count) if self.count > 1 else math.nan
+
+    @property
     def above_zero(self) -> bool | None:
         """True or False where the interval excludes zero; None: not distinguishable."""
         if math.isnan(self.half_width) or self.low <= 0 <= self.high:
@@ -37,8 +42,7 @@ class Estimate:
     def runs_to_decide(self) -> int | None:
         """How many runs of this spread would exclude zero if their mean were this one: planning, not evidence. None:
         more than 1000, or the spread is unknown."""
-        deviation = self.half_width * math.sqrt(self.count) / _quantile(self.count) if self.count > 1 else math.nan
-        enough = (count for count in range(2, 1001) if _half_width(deviation, count) < abs(self.mean))
+        enough = (count for count in range(2, 1001) if _half_width(self.deviation, count) < abs(self.mean))
         return next(enough, None)
 
     def __format__(self, spec: str) -> str:
@@ -82,8 +86,7 @@ def pooled(estimates: Sequence[Estimate]) -> Estimate:
     for group in estimates:
         squares += group.count * (group.mean - mean) ** 2
         if group.count > 1:
-            deviation = group.half_width * math.sqrt(group.count) / _quantile(group.count)
-            squares += (group.count - 1) * deviation**2
+            squares += (group.count - 1) * group.deviation**2
     return Estimate(float(mean), float(_half_width(math.sqrt(squares / (count - 1)), count)), count)
 
 
