@@ -2,23 +2,32 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 import torch
+import yaml
 from started import Started
 
-from mmlib.batch import execution
+from mmlib.batch import execution, suites
 from mmlib.data import MultimodalDataset, Splits
 from mmlib.training import Run, Trained, TrainingConfig, train_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_JUPYTER = (sys.executable, str(ROOT / "tests" / "without_jupyter.py"))  # in place of `execution.RUNNER`
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks last, because they run beside all other tests (`notebooks`); what is timed after them, alone."""
+    items.sort(
+        key=lambda item: 2 if item.get_closest_marker("alone") else 1 if item.get_closest_marker("notebook") else 0
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,6 +60,47 @@ def av_digits_prepared(cache: Path, sources: Path) -> Path:
 
     assert main(["data", "av_digits", "--source", str(sources)]) == 0
     return cache
+
+
+class Notebooks:
+    """Runs of the kit's notebooks as one batch of the real command, side by side, from now on in the background."""
+
+    def __init__(self, jobs: Sequence[suites.Job], folder: Path) -> None:
+        self.out = folder / "out"
+        (folder / "notebooks" / "suites").mkdir(parents=True)
+        for job in jobs:
+            if not (here := folder / "notebooks" / job.notebook.name).exists():
+                here.symlink_to(job.notebook)
+        suite = {"notebooks": [{job.notebook.stem[:2]: job.parameters} for job in jobs]}
+        (folder / "notebooks" / "suites" / "tests.yaml").write_text(yaml.safe_dump(suite))
+        arguments = ["run", "tests", "--notebooks", str(folder / "notebooks"), "--out", str(self.out)]
+        self.process = Started(arguments, execution.RUNNER, folder / "said")
+
+    def result(self, job: suites.Job) -> execution.Result:
+        """Of one of the runs, once all of them have ended."""
+        said = self.process.communicate()
+        result = execution.read_result(self.out / job.name)
+        assert result is not None, said
+        return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def notebooks(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """All runs that the chosen tests ask for by their parameter `job`. They take longer than all other tests, of which
+    most wait or use one core: together they end sooner."""
+    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    jobs = {parameters["job"].name: parameters["job"] for parameters in chosen if "job" in parameters}
+    if not os.environ.get("MMLIB_SOURCES"):
+        jobs = {name: job for name, job in jobs.items() if job.data[0] != "av_digits"}  # their tests are skipped
+    elif any(job.data[0] == "av_digits" for job in jobs.values()):
+        request.getfixturevalue("av_digits_prepared")
+    if not jobs:
+        yield None
+        return
+    batch = Notebooks(list(jobs.values()), tmp_path_factory.mktemp("executed"))
+    yield batch
+    batch.process.send_signal(signal.SIGTERM)  # where the tests were stopped before it ended
+    batch.process.communicate()
 
 
 def toy_dataset(count: int = 240, classes: int = 3, seed: int = 0, size: int = 8) -> MultimodalDataset:

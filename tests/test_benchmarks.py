@@ -26,6 +26,8 @@ from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig
 from mmlib.training.timing import shortest_seconds, training_step
 
+pytestmark = pytest.mark.alone
+
 
 def ratio(slow, fast, repeats=7):
     """Shortest time of `slow` over shortest time of `fast`."""

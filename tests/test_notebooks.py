@@ -3,14 +3,13 @@
 import ast
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
-from mmlib.batch import run, suites
-from mmlib.batch.execution import FINISHED, Limits
+from mmlib.batch import suites
+from mmlib.batch.execution import FINISHED
 from mmlib.batch.given import declared_in
 from mmlib.batch.runner import NOTEBOOK
 from mmlib.notebook.parameters import SHARED, own_of
@@ -198,57 +197,44 @@ QUICK = {"seeds": 2, "first_seed": 3, "epochs": 1, "data": "stand-in"}
 # SlowOnly on flow and ResNet-18 on sound from kept activations, as the papers train them; and everything else at once.
 PAPERS = {"benchmark": "epic_kitchens", "modalities": "flow+audio", "encoder": "papers", "augment": False}
 REST = {"modalities": "video+audio+flow", "protocol": "held-out", "decay": 0.9, "target": "animal"}
-MORE = {
-    "06, three modalities, tuned, all rivals and arms": {
-        **{"flow": True, "tuned": True, "rivals": True, "arms": True},
-        **{"seeds": 2, "first_seed": 3, "epochs": 1, "directions": 2},
-    },
-    "08, tuned, all rivals, noise everywhere": {
-        **{"degradation": "noise", "degraded_in": "everywhere", "rivals": True, "tuned": True, "sensitivity": True},
-        **{"seeds": 2, "first_seed": 3, "epochs": 2, "warm_up": 1, "training_samples": 300},
-    },
-    "10, epic": QUICK | PAPERS | {"target": "D1", "batch_size": 32},
-    "10, hac": QUICK | REST | {"single_source": True, "ablation": True},
-    "11, ave": QUICK | {"benchmark": "ave", "rivals": False, "epochs": 2, "warm_up": 1},
+# Everything switched on.
+WHOLE = {
+    "06": {"tuned": True, "rivals": True, "arms": True, "epochs": 1},
+    "08": {"degradation": "noise", "degraded_in": "everywhere", "rivals": True, "tuned": True, "sensitivity": True}
+    | {"epochs": 2, "warm_up": 1, "training_samples": 300},
 }
 
 
-def with_what_it_has(path: Path, parameters):
+def run_of(number: str, parameters):
     """The run of a notebook with those of these parameters that it declares."""
+    (path,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
     known = declared_in(path)
     return suites.make_job(path, {name: value for name, value in parameters.items() if name in known})
 
 
-JOBS = {f"{path.stem}, defaults": suites.make_job(path, {}) for path in NOTEBOOKS}
-JOBS |= {
-    f"{path.stem}, av_digits": with_what_it_has(path, {"dataset": "av_digits", "target": "M"} | FEW)
+def named(jobs):
+    """For `parametrize`: each run with the name of its notebook."""
+    return [pytest.param(job, id=job.notebook.stem) for job in jobs]
+
+
+DEFAULTS = [suites.make_job(path, {}) for path in NOTEBOOKS]
+AV_DIGITS = [
+    run_of(path.stem[:2], {"dataset": "av_digits", "target": "M"} | FEW | WHOLE.get(path.stem[:2], {}))
     for path in TEACHING
-}
-JOBS |= {
-    name: suites.make_job(next(p for p in NOTEBOOKS if p.stem[:2] == name[:2]), more) for name, more in MORE.items()
-}
+]
+THREE_MODALITIES = run_of("06", {"flow": True, "seeds": 2, "first_seed": 3, "epochs": 1, "directions": 2})
+STAND_INS = [
+    run_of("10", QUICK | PAPERS | {"target": "D1", "batch_size": 32}),
+    run_of("10", QUICK | REST | {"single_source": True, "ablation": True}),
+    run_of("11", QUICK | {"benchmark": "ave", "rivals": False, "epochs": 2, "warm_up": 1}),
+]
 
 
-@pytest.fixture(scope="session")
-def executed(request, cache, tmp_path_factory):
-    """Every run that a chosen test asks for, as the real batch executes them, side by side. Name → (the
-    batch's result, the folder that it wrote)."""
-    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    wanted = {parameters["name"] for parameters in chosen if parameters.get("name") in JOBS}
-    jobs = {name: job for name, job in JOBS.items() if name in wanted}
-    if any("av_digits" in name for name in jobs):
-        request.getfixturevalue("av_digits_prepared")
-    out = tmp_path_factory.mktemp("executed")
-    backend = run.Backend(workers=run.side_by_side(list(jobs.values())))
-    results, _ = run.run(suites.Suite("tests", suites.NOTEBOOKS), list(jobs.values()), out, Limits(), backend)
-    return {name: (result, out / result.name) for name, result in zip(jobs, results, strict=True)}
-
-
-def of_run(executed, name):
+def of_run(notebooks, job):
     """The claims of a run by statement, and its notebook; fails with the run's own error where it did not finish."""
-    result, folder = executed[name]
+    result = notebooks.result(job)
     assert result.status == FINISHED, f"{result.error}\n{result.cell}\n{result.stderr}"
-    content = json.loads((folder / NOTEBOOK).read_text())
+    content = json.loads((notebooks.out / job.name / NOTEBOOK).read_text())
     for cell in content["cells"]:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
@@ -258,24 +244,24 @@ def of_run(executed, name):
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("name", [name for name in JOBS if name.endswith(", defaults")])
-def test_runs_on_the_embedded_data_and_its_headlines_hold(name, executed):
-    claims, _ = of_run(executed, name)
-    for statement, least in HEADLINES[name.split(",")[0]].items():
+@pytest.mark.parametrize("job", named(DEFAULTS))
+def test_runs_on_the_embedded_data_and_its_headlines_hold(job, notebooks):
+    claims, _ = of_run(notebooks, job)
+    for statement, least in HEADLINES[job.name].items():
         claim = claims[statement]
         assert claim["verdict"] == "holds", f"{statement}: {claim['measured']}"
         assert float(claim["measured"].split(" ± ")[0]) > least, f"{statement}: {claim['measured']}"
-    for statement in FLAT_OUT.get(name.split(",")[0], ()):
+    for statement in FLAT_OUT.get(job.name, ()):
         assert claims[statement]["verdict"] == "holds", f"{statement}: {claims[statement]['measured']}"
 
 
 @pytest.mark.notebook
-def test_at_most_a_quarter_of_the_claims_is_undecided(request, executed):
+def test_at_most_a_quarter_of_the_claims_is_undecided(request, notebooks):
     """Of all notebooks together, at their default parameters."""
-    every = [name for name in JOBS if name.endswith(", defaults")]
-    if not executed.keys() >= set(every):
+    chosen = [item.callspec.params.get("job") for item in request.session.items if hasattr(item, "callspec")]
+    if not all(job in chosen for job in DEFAULTS):
         pytest.skip("only some of the notebooks were chosen")
-    verdicts = [claim["verdict"] for name in every for claim in of_run(executed, name)[0].values()]
+    verdicts = [claim["verdict"] for job in DEFAULTS for claim in of_run(notebooks, job)[0].values()]
     undecided = verdicts.count("not distinguishable")
     print(
         f"{len(verdicts)} claims: {verdicts.count('holds')} hold, {verdicts.count('fails')} fail, {undecided} undecided"
@@ -284,22 +270,24 @@ def test_at_most_a_quarter_of_the_claims_is_undecided(request, executed):
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("name", [name for name in JOBS if name.endswith(", av_digits")])
-def test_runs_on_human_speech_and_handwriting(name, executed):
-    assert of_run(executed, name)[0]
+@pytest.mark.parametrize("job", named(AV_DIGITS))
+def test_runs_on_human_speech_and_handwriting(job, sources, notebooks):
+    claims, _ = of_run(notebooks, job)
+    assert claims and (
+        job.notebook.stem[:2] != "06" or "MBCD beats moosa in unseen domains (percentage points)" in claims
+    )
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("name", [name for name in MORE if name[:2] < "10"])
-def test_runs_with_everything_switched_on(name, executed):
-    claims, _ = of_run(executed, name)
-    assert claims and (name[:2] != "06" or any("MBCD beats moosa" in statement for statement in claims))
+@pytest.mark.parametrize("job", [pytest.param(THREE_MODALITIES, id="06")])
+def test_runs_with_three_modalities(job, notebooks):
+    assert of_run(notebooks, job)[0]
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("name", [name for name in MORE if name[:2] >= "10"])
-def test_reproductions_run_on_other_benchmarks_and_say_that_they_are_stand_ins(name, executed):
-    claims, content = of_run(executed, name)
+@pytest.mark.parametrize("job", named(STAND_INS))
+def test_reproductions_run_on_other_benchmarks_and_say_that_they_are_stand_ins(job, notebooks):
+    claims, content = of_run(notebooks, job)
     assert claims and all(statement.startswith("STAND-IN: ") for statement in claims)
     tables = [text for text in html_of(content) if "paper, %" in text]
     assert tables and all("STAND-IN of synthetic clips, NOT" in text for text in tables)

@@ -46,16 +46,15 @@ class ScaleImages:
 def random_shift(images: Tensor, generator: torch.Generator, most: int = 3) -> Tensor:
     """Move each (channels, height, width) by up to `most` pixels in both directions; edges are repeated.
 
-    A crop of the padded image at a random place, gathered for the whole batch at once.
+    A crop of the padded image at a random place, for the whole batch at once.
     """
-    batch, channels, height, width = images.shape
-    offsets = torch.randint(0, 2 * most + 1, (2, batch, 1), generator=generator, device=generator.device)
-    offsets = offsets.to(images.device)
-    rows = (offsets[0] + torch.arange(height, device=images.device) - most).clamp(0, height - 1)
-    columns = (offsets[1] + torch.arange(width, device=images.device) - most).clamp(0, width - 1)
-    rows = rows[:, None, :, None].expand(-1, channels, -1, width)
-    columns = columns[:, None, None, :].expand(-1, channels, height, -1)
-    return images.gather(2, rows).gather(3, columns)
+    _, _, height, width = images.shape
+    down, right = torch.randint(
+        0, 2 * most + 1, (2, len(images)), generator=generator, device=generator.device
+    ).to(images.device)
+    padded = functional.pad(images, (most,) * 4, mode="replicate")
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)  # all of them, as views: (batch, channels, down, right, …)
+    return crops[torch.arange(len(images), device=images.device), :, down, right]
 
 
 def mask_band(images: Tensor, generator: torch.Generator, axis: int, most: int) -> Tensor:

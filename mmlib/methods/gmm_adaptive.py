@@ -182,16 +182,15 @@ class Purified(GapMixture):
 
     The mixture is fitted once, at the end of the warm-up. Every later epoch has as many steps as before: the kept
     samples are drawn evenly, none again before all were drawn. `keep` says which they are; controls of one seed share
-    the same warm-up, bit for bit:
+    the same warm-up, bit for bit, as does multi-loss, the control that keeps everything:
 
     * "balanced": those with q_i below the threshold;
     * "random": equally many at random;
-    * "all": the whole training set;
     * "clean": those that were not degraded, for data with ground truth (fields `degraded_…`): a perfect filter.
     """
 
     counted = (*GapMixture.counted, "kept")
-    KEEP = ("balanced", "random", "all", "clean")
+    KEEP = ("balanced", "random", "clean")
 
     def __init__(
         self,
@@ -220,8 +219,6 @@ class Purified(GapMixture):
 
     def _chosen(self, train: MultimodalDataset) -> Tensor:
         """Rows of the training set, on the CPU."""
-        if self.keep == "all":
-            return torch.arange(len(train))
         if self.keep == "clean":
             rows = (~degraded_samples(train)).nonzero().squeeze(1).cpu()
         else:

@@ -40,7 +40,7 @@ class SmallConvNet(Encoder):
         self.trunk = _convolution(input_shape[0], width, kernel_size=6, stride=4)
         self.last_stage = _convolution(width, 2 * width, kernel_size=3, stride=2)
         height, extent = (-(-(size // 4) // 2) for size in input_shape[-2:])
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(2 * width * height * extent, features))
+        self.head = nn.Sequential(_FlattenChannelsLast(), nn.Linear(2 * width * height * extent, features))
         if len(input_shape) == 4:
             self.trunk.insert(0, _FramesAsBatch())
             self.head.append(_MeanOverFrames(input_shape[1]))
@@ -89,6 +89,13 @@ def _check(name: str, input_shape: tuple[int, ...]) -> None:
 
 
 _STEM_TO_LAYER3 = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+
+
+class _FlattenChannelsLast(nn.Module):
+    """(batch, channels, height, width) → (batch, height · width · channels): with channels last in memory, a view."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.permute(0, 2, 3, 1).flatten(1)
 
 
 class _FramesAsBatch(nn.Module):

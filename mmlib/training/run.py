@@ -91,7 +91,7 @@ class Trained:
                 f"{WEIGHTS_KEPT >> 20} MiB. `network` holds the last epoch's."
             )
         network = copy.deepcopy(self.network).eval()
-        values = [value for value in trained_state(network).values() if value.is_floating_point()]
+        values = _floats(network)
         for weights in self.history.tensors[WEIGHTS]:
             for value, kept in zip(values, weights.split([value.numel() for value in values]), strict=True):
                 value.copy_(kept.reshape(value.shape))
@@ -145,9 +145,12 @@ def train_run(
     return Trained(run, predictor, network, history, scores)
 
 
+def _floats(network: MultimodalClassifier) -> list[Tensor]:
+    """All that training changes, statistics of batch norm included and counters aside."""
+    return [value for value in trained_state(network).values() if value.is_floating_point()]
+
+
 def _weights(network: MultimodalClassifier) -> Tensor:
-    """All that training changes, statistics of batch norm included, as one vector: with half precision where it fits
-    its range."""
-    values = [value.flatten() for value in trained_state(network).values() if value.is_floating_point()]
-    weights = torch.cat(values).detach()
+    """These as one vector: with half precision where it fits their range."""
+    weights = torch.cat([value.flatten() for value in _floats(network)]).detach()
     return weights.half() if weights.abs().amax() < torch.finfo(torch.half).max else weights

@@ -149,28 +149,34 @@ def _sound(
     bank: dict[str, Tensor], utterance: Tensor, domains: Tensor, dials: Dials, generator: torch.Generator
 ) -> Tensor:
     """Utterances (N, 6400) at a random time, through their domain's channel, in noise."""
-    word = bank["waveform"][utterance].float() / 32768
-    length = bank["length"][utterance]
-    count, time = word.shape
-    delay = (torch.rand(count, generator=generator) * (time - length)).long()
-    source = torch.arange(time) - delay[:, None]
-    word = torch.where(source >= 0, word.gather(1, source.clamp(min=0)), 0.0)
+    length, time = bank["length"][utterance], bank["waveform"].shape[1]
+    delay = (torch.rand(len(utterance), generator=generator) * (time - length)).long()
+    channels = _channels(time, dials.domain_shift)
+    heard = torch.empty(len(utterance), time)
+    for rows in torch.arange(len(utterance)).split(64):  # as many at a time as fit a processor's cache
+        word = bank["waveform"][utterance[rows]].float() / 32768
+        source = torch.arange(time) - delay[rows, None]
+        word = torch.where(source >= 0, word.gather(1, source.clamp(min=0)), 0.0)
+        word = torch.fft.irfft(torch.fft.rfft(word, n=2 * time) * channels[domains[rows]], n=2 * time)[:, :time]
 
+        pink = torch.fft.rfft(torch.randn(word.shape, generator=generator))
+        pink = torch.fft.irfft(pink / torch.arange(1, pink.shape[1] + 1).clamp(min=20).sqrt(), n=time)
+        speech_power = word.square().sum(1, keepdim=True) / length[rows, None]
+        noise_power = speech_power * 10 ** (-dials.audio_snr_db / 10)
+        noisy = word + pink * (noise_power / pink.square().mean(1, keepdim=True)).sqrt()
+        heard[rows] = 0.9 * noisy / noisy.abs().amax(1, keepdim=True)
+    return heard
+
+
+def _channels(time: int, shift: float) -> Tensor:
+    """Each domain's response by frequency, (3, time + 1): none, a telephone's band, a room's echoes."""
     frequency = torch.fft.rfftfreq(2 * time, 1 / speech.SAMPLE_RATE)
     telephone = ((frequency > 400) & (frequency < 2800)).float()
     decay = torch.exp(-torch.arange(time) / (0.06 * speech.SAMPLE_RATE))
     room = torch.randn(time, generator=torch_generator("spoken_digits/room")) * decay * 0.15
     room[0] = 1.0
     channels = torch.stack([torch.ones_like(frequency), telephone, torch.fft.rfft(room, n=2 * time)])
-    channels = torch.lerp(channels[:1].expand_as(channels), channels, dials.domain_shift)
-    heard = torch.fft.irfft(torch.fft.rfft(word, n=2 * time) * channels[domains], n=2 * time)[:, :time]
-
-    pink = torch.fft.rfft(torch.randn(count, time, generator=generator))
-    pink = torch.fft.irfft(pink / torch.arange(1, pink.shape[1] + 1).clamp(min=20).sqrt(), n=time)
-    speech_power = heard.square().sum(1, keepdim=True) / length[:, None]
-    noise_power = speech_power * 10 ** (-dials.audio_snr_db / 10)
-    noisy = heard + pink * (noise_power / pink.square().mean(1, keepdim=True)).sqrt()
-    return 0.9 * noisy / noisy.abs().amax(1, keepdim=True)
+    return torch.lerp(channels[:1].expand_as(channels), channels, shift)
 
 
 def _motion(strokes: Tensor, domains: Tensor, dials: Dials, generator: torch.Generator) -> Tensor:
