@@ -49,9 +49,9 @@ def random_shift(images: Tensor, generator: torch.Generator, most: int = 3) -> T
     A crop of the padded image at a random place, for the whole batch at once.
     """
     _, _, height, width = images.shape
-    down, right = torch.randint(
-        0, 2 * most + 1, (2, len(images)), generator=generator, device=generator.device
-    ).to(images.device)
+    down, right = torch.randint(0, 2 * most + 1, (2, len(images)), generator=generator, device=generator.device).to(
+        images.device
+    )
     padded = functional.pad(images, (most,) * 4, mode="replicate")
     crops = padded.unfold(2, height, 1).unfold(3, width, 1)  # all of them, as views: (batch, channels, down, right, …)
     return crops[torch.arange(len(images), device=images.device), :, down, right]

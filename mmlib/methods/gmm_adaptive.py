@@ -82,7 +82,7 @@ class GapMixture(MultiLoss):
             separation = separate(gaps)
         except Inseparable:
             return torch.zeros_like(gaps), None
-        self.watched["bic gain"], self.watched["bimodality"] = separation.bic_gain, separation.bimodality
+        self.watched["bic gain"] = separation.bic_gain
         if not separation.two_components:
             return torch.zeros_like(gaps), None
         return separation.mixture.posterior(gaps).float(), separation.mixture
