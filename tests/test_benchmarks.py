@@ -174,7 +174,7 @@ def test_what_a_step_of_each_method_costs(device):
         print(f"{name:24} {seconds / shortest['erm']:5.2f} times ERM's step")
     above = shortest["mbcd"] / shortest["floor of mbcd"]
     print(f"MBCD takes {above:.2f} times its floor")
-    assert above < {"cpu": 1.15, "cuda": 1.45}[device]  # on a GPU Python starts kernels that take next to no time
+    assert above < {"cpu": 1.2, "cuda": 1.45}[device]  # on a GPU Python starts kernels that take next to no time
     assert shortest["mbcd, frozen trunks"] < 0.9 * shortest["mbcd"]
 
 

@@ -8,9 +8,6 @@ import torch
 from mmlib.data import load
 from mmlib.data.digits import speech
 from mmlib.data.digits.degradation import degrade
-from mmlib.instruments import learning_speed
-from mmlib.models import evaluate
-from mmlib.training import Run, TrainingConfig, by_epoch, estimate, paired_difference, per_seed, train_runs, where
 
 PARTS = ("train", "validation", "test")
 
@@ -143,29 +140,3 @@ def test_masking_loses_the_stated_share(small):
     assert (lost - spoiled.truth["degraded_image"]).abs().max() < 2 / 32  # whole rows and columns
     with pytest.raises(ValueError, match="no modality 'smell'"):
         degrade(bland, "smell", "noise", 0.1, torch.Generator())
-
-
-def test_the_default_dials_leave_something_to_teach(default):
-    """Each modality alone beats chance, both together beat each, one is learned faster, the unseen domain costs."""
-    splits = default.preprocessed()
-    senses = [("audio",), ("image",), ("audio", "image")]
-    runs = [Run("erm", "contour", seed, modalities) for modalities in senses for seed in range(3)]
-    trained = train_runs(runs, splits, TrainingConfig(epochs=5, device="cpu"))
-
-    def accuracy(modalities, place="source"):
-        return per_seed(where(trained, "erm", *modalities), lambda result: result.scores[f"{place} accuracy"])
-
-    both = accuracy(senses[2])
-    for modalities in senses[:2]:
-        alone = accuracy(modalities)
-        assert estimate(alone).low > 0.4, "clearly better than chance (0.1)"
-        assert paired_difference(both, alone).low > 0.03, "clearly worse than both together"
-    assert paired_difference(both, accuracy(senses[2], "target")).low > 0.05, "the unseen domain costs accuracy"
-    known = splits.leave_out("contour").train.thinned(500)
-    audio, image = (
-        by_epoch(where(trained, "erm", name), lambda network: evaluate(network, known)["accuracy"]).apply(
-            learning_speed, chance=0.1
-        )
-        for name in ("audio", "image")
-    )
-    assert paired_difference(image, audio).low > 0, "pictures are learned faster"
