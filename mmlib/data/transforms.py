@@ -89,9 +89,11 @@ class FrameCrop:
     """Stored frames (batch, frames, height, width, channels) uint8 → crops (batch, channels, frames, size, size),
     normalised by channel.
 
-    Called, it returns what evaluation sees: the whole frame scaled to the square (`whole`, as in the imbalance papers),
-    or the middle square of ⅞ of its shorter side (224 of 256, as in the MMDG papers). `random` is what training
-    sees. With `window`, only that many of the stored frames are used: the middle ones, or a random stretch.
+    Called, it returns what evaluation sees: the whole frame scaled to the square (`whole`, as in the imbalance papers,
+    whose image library averages over the pixels that fall into one), or the middle square of ⅞ of its shorter side (224
+    of 256, as in the MMDG papers, whose library does not). `random` is what training sees; where it makes frames
+    smaller, it does not average, and so differs from the imbalance papers' code. With `window`, only that many of the
+    stored frames are used: the middle ones, or a random stretch.
     """
 
     size: int = 224
@@ -102,13 +104,15 @@ class FrameCrop:
     smallest: float = 0.08  # share of the frame's area that a random crop covers at least
 
     def __call__(self, frames: Tensor) -> Tensor:
-        batch, count, height, width, _ = frames.shape
-        first = (count - self._length(count)) // 2
-        frames = frames[:, first : first + self._length(count)]
-        extent = torch.ones(batch, 2)
-        if not self.whole:
-            side = 224 / 256 * min(height, width)
-            extent = torch.tensor([side / height, side / width]).expand(batch, 2)
+        batch, count, height, width, channels = frames.shape
+        length = self._length(count)
+        frames = frames[:, (count - length) // 2 :][:, :length]
+        if self.whole:
+            pixels = self._normalised(frames)
+            square = functional.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
+            return square.reshape(batch, channels, length, self.size, self.size)
+        side = 224 / 256 * min(height, width)
+        extent = torch.tensor([side / height, side / width]).expand(batch, 2)
         return self._cropped(frames, torch.zeros(batch, 2), extent, torch.ones(batch))
 
     def random(self, frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -129,18 +133,22 @@ class FrameCrop:
     def _length(self, count: int) -> int:
         return min(self.window or count, count)
 
+    def _normalised(self, frames: Tensor) -> Tensor:
+        """(batch, channels · frames, height, width)."""
+        mean, deviation = (torch.tensor(value, device=frames.device) for value in (self.mean, self.deviation))
+        pixels = ((frames.float() - mean) / deviation).permute(0, 4, 1, 2, 3)
+        return pixels.flatten(1, 2)
+
     def _cropped(self, frames: Tensor, centre: Tensor, extent: Tensor, flip: Tensor) -> Tensor:
         """Boxes by centre and extent (batch, 2), (vertical, horizontal) in −1 … 1 of the frame, scaled bilinearly."""
-        batch, count, height, width, channels = frames.shape
-        mean, deviation = (torch.tensor(value, device=frames.device) for value in (self.mean, self.deviation))
-        pixels = ((frames.float() - mean) / deviation).permute(0, 4, 1, 2, 3).reshape(batch, -1, height, width)
+        batch, count, _, _, channels = frames.shape
         theta = torch.zeros(batch, 2, 3)
         theta[:, 0, 0], theta[:, 0, 2] = extent[:, 1] * flip, centre[:, 1]
         theta[:, 1, 1], theta[:, 1, 2] = extent[:, 0], centre[:, 0]
         grid = functional.affine_grid(
             theta.to(frames.device), [batch, channels, self.size, self.size], align_corners=False
         )
-        crops = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        crops = functional.grid_sample(self._normalised(frames), grid, padding_mode="border", align_corners=False)
         crops = crops.reshape(batch, channels, count, self.size, self.size)
         if channels == 2:
             crops[:, 0] *= flip.to(crops.device)[:, None, None, None]

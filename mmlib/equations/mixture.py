@@ -131,23 +131,13 @@ class Separation:
         return bool(self.bic_gain > 10)
 
     @property
-    def two_peaks(self) -> bool:
-        """Whether the density has two peaks, at the 5 % level: a test for the shape alone, which skewness cannot
-        deceive.
-
-        One peak is rejected where Δ·√N exceeds the 95 % quantile for uniform values, which of all densities with one
-        peak imitate two most often (Hartigan and Hartigan 1985).
-        """
-        return bool(excess_mass(self.values) * math.sqrt(len(self.values)) > _EXCESS_OF_UNIFORM)
-
-    @property
     def verdict(self) -> str:
         """ "one component is enough", "two components, one peak" (skewed and heavy-tailed values need two components as
         well), or "two peaks". Two peaks are no proof of two populations: scores that saturate at 0 and 1 make two of
         one population."""
         if not self.two_components:
             return "one component is enough"
-        return "two peaks" if self.two_peaks else "two components, one peak"
+        return "two peaks" if has_two_peaks(self.values) else "two components, one peak"
 
 
 def separate(values: Tensor) -> Separation:
@@ -157,6 +147,16 @@ def separate(values: Tensor) -> Separation:
 
 
 _EXCESS_OF_UNIFORM = 1.06  # of Δ·√N; twice that of the dip
+
+
+def has_two_peaks(values: Tensor) -> bool:
+    """Whether the values' density has two peaks, at the 5 % level: a test for the shape alone, which skewness cannot
+    deceive. Raises like `excess_mass`.
+
+    One peak is rejected where Δ·√N exceeds the 95 % quantile for uniform values, which of all densities with one peak
+    imitate two most often (Hartigan and Hartigan 1985).
+    """
+    return bool(excess_mass(values) * math.sqrt(values.numel()) > _EXCESS_OF_UNIFORM)
 
 
 def excess_mass(values: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 Those without uni-modal losses read each modality's part of the fused logits (`MultimodalClassifier.split_logits`).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -84,30 +86,45 @@ class OGMGE(Modulated):
 
 
 class AGM(Modulated):
-    """Adaptive gradient modulation (Li et al. 2023): gradients × exp(α · min(r̂_k − r_k, 7)).
+    """Adaptive gradient modulation (Li et al. 2023): a modality's gradients × exp(α · min(r̂_k − r_k, `cap`)).
 
     s_k: mean log score of the true class; r_k = exp(s_k − mean of the others'); r̂_k: the same of the running means of
-    s_k over all steps so far. A modality ahead of its usual lead is slowed down, one behind it is sped up.
+    s_k over all earlier steps, 1 at the first. A modality ahead of its usual lead is slowed down, one behind it is sped
+    up. What is scaled is the gradient of the modality's part of the fused logits: the encoder's, and that of its
+    columns of the fused head.
+
+    The cap is the authors' for CREMA-D; they use 7 for UR-Funny and none elsewhere. Differs from the authors' code: a
+    modality's logits are its part of the linear fused head, not the mean of its marginal contributions, which need a
+    pass for every missing modality; and gradients are not clipped.
     """
 
     counted = ("step",)
 
-    def __init__(self, model: MultimodalClassifier, strength: float = 1.0) -> None:
+    def __init__(self, model: MultimodalClassifier, strength: float = 1.0, cap: float = 10.0) -> None:
         super().__init__(model, strength)
+        self.cap = cap
         self.register_buffer("running", torch.zeros(len(model.modalities)))
         self.step = 0
 
     def coefficients(self, scores: Tensor) -> Tensor:
-        """exp(α · min(r̂_k − r_k, 7)), (M,); the running means are first updated with this batch."""
+        """exp(α · min(r̂_k − r_k, cap)), (M,); the running means are updated with this batch afterwards."""
         score = scores.clamp(min=1e-8).log().mean(1)
+        lead, usual = (self._leads(values) for values in (score, self.running))
         self.step += 1
         self.running.lerp_(score, 1 / self.step)
-        lead, usual = (self._leads(values) for values in (score, self.running))
-        return (self.strength * (usual - lead).clamp(max=7)).exp()
+        return (self.strength * (usual - lead).clamp(max=self.cap)).exp()
 
     @staticmethod
     def _leads(score: Tensor) -> Tensor:
         return (score - (score.sum() - score) / (len(score) - 1)).exp()
+
+    def backward(self, losses: dict[str, Tensor]) -> None:
+        """The encoders' gradients scaled, and each modality's part of the fused head's."""
+        super().backward(losses)
+        head, sizes = self.model.fused_head, [self.model.encoders[name].features for name in self.model.modalities]
+        for columns, coefficient in zip(head.weight.grad.split(sizes, 1), self._coefficients, strict=True):
+            self.modulate(columns, coefficient)
+        self.modulate(head.bias.grad, self._coefficients.mean())
 
 
 class MMPareto(MultiLoss):
@@ -115,7 +132,8 @@ class MMPareto(MultiLoss):
     direction.
 
     Where they agree (cosine > 0) they are added; where they conflict, they get the weights of the shortest convex
-    combination (times two, so that equal weights yield the sum). The result is scaled by `scale`.
+    combination (times two, so that equal weights yield the sum), and each weight's joined gradient is lifted back to
+    the norm of the sum where it is shorter. The result is scaled by `scale`.
     """
 
     def __init__(self, model: MultimodalClassifier, scale: float = 1.5) -> None:
@@ -136,13 +154,20 @@ class MMPareto(MultiLoss):
             weight.grad = sum(parts)
         for name in self.model.modalities:
             encoder = [weight for weight in self.model.encoders[name].parameters() if weight.requires_grad]
-            share = fused_share([fused[weight] for weight in encoder], [own[weight] for weight in encoder])
+            pairs = [(fused[weight], own[weight]) for weight in encoder]
+            share = fused_share(*zip(*pairs, strict=True))
             self.watched[f"{name} fused share"] = share
-            for weight in encoder:
-                weight.grad = 2 * self.scale * (share * fused[weight] + (1 - share) * own[weight])
+            for weight, (one, two) in zip(encoder, pairs, strict=True):
+                weight.grad = self.scale * joined_gradient(one, two, share)
 
 
-def fused_share(fused: list[Tensor], own: list[Tensor]) -> Tensor:
+def joined_gradient(fused: Tensor, own: Tensor, share: Tensor) -> Tensor:
+    """2 [w·g_mm + (1 − w)·g_k] of one weight, lifted to the norm of g_mm + g_k where it is shorter."""
+    joined = 2 * (share * fused + (1 - share) * own)
+    return (((fused + own).norm() / joined.norm().clamp(min=1e-30)).clamp(min=1)) * joined
+
+
+def fused_share(fused: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
     """The fused gradient's weight w in w·g_mm + (1 − w)·g_k: one half where cos(g_mm, g_k) > 0; else that of the point
     of least norm, (g_k − g_mm)·g_k / ‖g_mm − g_k‖², which lies in (0, 1)."""
     one, two = (torch.cat([part.flatten() for part in parts]) for parts in (fused, own))
@@ -155,21 +180,25 @@ class PMR(Method):
     """Prototypical modality rebalance (Fan et al. 2023): L = CE(z_mm, y) + α Σ_k β_k · PCE_k.
 
     PCE_k is the cross-entropy of −‖h_k − c_k,j‖ over the classes' prototypes c_k,j: the mean features of the training
-    set at the start of the epoch, in eval mode. β_k = min(max(ρ_k − 1, 0), 1) with ρ_k the others' mean prototype score
-    of the true class over its own: only slower modalities are sped up. The entropy term for the faster one in the first
-    epochs is left out. [kit]
+    set before the first epoch, in eval mode; later, m times the last prototypes plus 1 − m times the new means, m =
+    `momentum`. β_k = min(max(ρ_k − 1, 0), 1) with ρ_k the others' mean prototype score of the true class over its own:
+    only slower modalities are sped up. Differs from the authors' code: prototypes come from all training samples and
+    not from a tenth of the batches, β_k is the paper's and not 0 or 1, and the paper's entropy term for the faster
+    modality in the first epochs is left out, as there.
     """
 
-    def __init__(self, model: MultimodalClassifier, strength: float = 1.0) -> None:
+    counted = ("begun",)
+
+    def __init__(self, model: MultimodalClassifier, strength: float = 1.0, momentum: float = 0.2) -> None:
         super().__init__(model)
-        self.strength = strength
+        self.strength, self.momentum, self.begun = strength, momentum, False
         classes = model.unimodal_heads[model.modalities[0]].out_features
         for name in model.modalities:
             self.register_buffer(f"prototypes_{name}", torch.zeros(classes, model.encoders[name].features))
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, train: MultimodalDataset) -> None:
-        """The classes' prototypes: mean features of the training set, in eval mode."""
+        """Move the classes' prototypes to the mean features of the training set, in eval mode."""
         self.model.eval()
         device = next(self.model.parameters()).device
         sums = {name: torch.zeros_like(self._prototypes(name)) for name in self.model.modalities}
@@ -179,7 +208,8 @@ class PMR(Method):
         classes = len(next(iter(sums.values())))
         counts = torch.bincount(train.labels, minlength=classes).clamp(min=1).to(device)
         for name, total in sums.items():
-            self._prototypes(name).copy_(total / counts[:, None])
+            self._prototypes(name).lerp_(total / counts[:, None], 1 - self.momentum if self.begun else 1.0)
+        self.begun = True
 
     def _prototypes(self, name: str) -> Tensor:
         return getattr(self, f"prototypes_{name}")
@@ -187,23 +217,28 @@ class PMR(Method):
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
         """CE(z_mm, y), and each modality's cross-entropy against its prototypes, weighted."""
         outputs = self.model(batch.inputs)
-        logits = {name: -torch.cdist(h, self._prototypes(name)) for name, h in outputs.features.items()}
-        with torch.no_grad():
-            scores = true_class_scores(logits, batch.labels).sum(1)
-            slowness = (1 / ratios_to_others(scores) - 1).clamp(0, 1)
         losses = {"fused": fused_cross_entropy(outputs.fused_logits, batch.labels)}
-        own = unimodal_cross_entropies(logits, batch.labels)
+        own, slowness = self.prototype_losses(outputs.features, batch.labels)
         for (name, loss), weight in zip(own.items(), slowness, strict=True):
             losses[f"{name} prototypes"] = self.strength * weight * loss
             self.watched[f"{name} slowness"] = weight
         return losses
+
+    def prototype_losses(self, features: dict[str, Tensor], labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """PCE_k by modality, from h_k (B, features), and β_k, (M,)."""
+        logits = {name: -torch.cdist(feature, self._prototypes(name)) for name, feature in features.items()}
+        scores = true_class_scores(logits, labels).sum(1).detach()
+        return unimodal_cross_entropies(logits, labels), (1 / ratios_to_others(scores) - 1).clamp(0, 1)
 
 
 class MBSD(MultiLoss):
     """Balanced self-distillation: multi-loss + λ mean_i [1(any right) · g_i · KL(σ(z_dom,i) ‖ σ(z_weak,i))].
 
     For each sample, the modality with the highest score of the true class teaches the one with the lowest, the more
-    the further apart they are (g_i, the gap), and only where at least one modality is right. [kit]
+    the further apart they are (g_i, the gap), and only where at least one modality is right. [kit] Differs from the
+    port (BalanceBenchmark): that takes a divergence between the two scores of the true class instead of between the
+    distributions, with scores where logarithms belong, so that both modalities are moved; and it also pulls both
+    modalities' logits together, by their mean squared difference, with the same weights.
     """
 
     def __init__(self, model: MultimodalClassifier, weight: float = 1.0) -> None:
@@ -213,17 +248,23 @@ class MBSD(MultiLoss):
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Multi-loss, and the weak modality's divergence from the dominant one."""
         outputs = self.model(batch.inputs)
-        logits = torch.stack(list(outputs.unimodal_logits.values())).log_softmax(-1)  # (M, B, C)
+        return {
+            "fused": fused_cross_entropy(outputs.fused_logits, batch.labels),
+            **unimodal_cross_entropies(outputs.unimodal_logits, batch.labels),
+            "alignment": self.weight * self.alignment(outputs.unimodal_logits, batch.labels),
+        }
+
+    @staticmethod
+    def alignment(unimodal_logits: dict[str, Tensor], labels: Tensor) -> Tensor:
+        """mean_i [1(any right) · g_i · KL(σ(z_dom,i) ‖ σ(z_weak,i))], (), from z_k (B, C); the dominant one is a
+        constant."""
+        logits = torch.stack(list(unimodal_logits.values())).log_softmax(-1)  # (M, B, C)
         with torch.no_grad():
-            scores = true_class_scores(outputs.unimodal_logits, batch.labels)
-            known = (logits.argmax(-1) == batch.labels).any(0)
-            rows = torch.arange(len(batch.labels), device=batch.labels.device)
+            scores = true_class_scores(unimodal_logits, labels)
+            known = (logits.argmax(-1) == labels).any(0)
+            rows = torch.arange(len(labels), device=labels.device)
             teacher = logits[scores.argmax(0), rows]
             weights = modality_gap(scores) * known
         student = logits[scores.argmin(0), rows]
         divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
-        return {
-            "fused": fused_cross_entropy(outputs.fused_logits, batch.labels),
-            **unimodal_cross_entropies(outputs.unimodal_logits, batch.labels),
-            "alignment": self.weight * (weights * divergence).mean(),
-        }
+        return (weights * divergence).mean()

@@ -22,8 +22,9 @@ class CMRF(Method):
     """L = CE(z_mm, y) + 2.0 · Σ_k CE(z_k, y) + 3.0 · contrast + 3.0 · Σ_{j≠k} distance(f_k, mix of teacher's f_k, f_j).
 
     f_k are projected features. The mix is δ f_k + (1 − δ) f_j with δ ~ Beta(0.1, 0.1) beyond one half, from a teacher
-    that averages the network and its projections with equal weights after `start` (share of training); until then there
-    is no distillation. All modalities have the same weight [port: half for audio]. Predicts with the teacher. [kit]
+    that averages the network and its projections with equal weights from `start` (share of training) on; until then
+    there is no distillation. Predicts with the teacher. Differs from the authors' code: all modalities have the same
+    weight (there sound has half); projections have one hidden layer and no batch norm.
     """
 
     counted = ("step",)
@@ -52,13 +53,13 @@ class CMRF(Method):
         return self.average.module[0]
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
-        """Fix the step after which averaging and distillation begin."""
-        self.first_step = round(self.start * total_steps)
+        """Fix the step with which averaging begins, and after which distillation does."""
+        self.first_step = max(1, round(self.start * total_steps))
 
     def after_step(self) -> None:
-        """The equal average of all steps since the start; before that, the network itself."""
+        """The equal average of all steps from the start on; before that, the network itself."""
         self.step += 1
-        averaged = max(1, self.step - self.first_step)
+        averaged = max(1, self.step - self.first_step + 1)
         self.average.lerp_towards(nn.ModuleList([self.model, self.projections]), 1 / averaged)
 
     def step_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -81,7 +82,7 @@ class CMRF(Method):
         return {name: projections[name](feature) for name, feature in model(inputs).features.items()}
 
     def flattening(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
-        """Mean over the other modalities, summed over modalities, of the distance to the teacher's mix."""
+        """The distance to the teacher's mix with another modality, summed over all ordered pairs."""
         first = next(iter(student.values()))
         total = first.new_zeros(())
         mixing = torch.full((len(first), 1), self.mixing, device=first.device)
@@ -90,4 +91,4 @@ class CMRF(Method):
             share = torch.maximum(share, 1 - share)  # Beta(a, a) is symmetric: this is its draw beyond one half
             mixed = share * teacher[own] + (1 - share) * teacher[other]
             total = total + direction_distance(student[own], mixed)
-        return total / (len(student) - 1)
+        return total

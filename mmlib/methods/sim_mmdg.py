@@ -18,8 +18,8 @@ class SimMMDG(Method):
 
     * contrast: supervised, over the projected shared halves of all modalities, τ 0.1 [paper]; the projection is
       Linear–ReLU–Linear [kit; port: three layers with batch norm];
-    * translation: an MLP for each ordered pair predicts one modality's features from the other's; mean distance of
-      the normalised vectors;
+    * translation: an MLP of two hidden layers with dropout [port] for each ordered pair predicts one modality's
+      features from the other's; mean distance of the normalised vectors;
     * the last term drives the two halves of a feature apart.
     """
 
@@ -66,10 +66,11 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def translators(sizes: Mapping[str, int]) -> nn.ModuleDict:
-    """An MLP for each ordered pair of modalities."""
-    return nn.ModuleDict(
-        {
-            f"{source} to {target}": perceptron(sizes[source], 2 * sizes[source], sizes[target])
-            for source, target in permutations(sizes, 2)
-        }
-    )
+    """An MLP for each ordered pair of modalities: two hidden layers, as wide as the port's where features are as long
+    as there."""
+    made = {}
+    for source, target in permutations(sizes, 2):
+        width = min(4 * sizes[source], 2048)
+        hidden = [nn.Linear(sizes[source], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.5)]
+        made[f"{source} to {target}"] = nn.Sequential(*hidden, nn.Linear(width, sizes[target]))
+    return nn.ModuleDict(made)

@@ -126,8 +126,12 @@ class SWAD(WeightAveraging):
 
     Each epoch closes a segment: the average of its steps, with its validation loss l. The valley starts at the first
     segment whose loss is the lowest of `patience_start` in a row. Let l̄ be the mean of these losses; it ends before
-    `patience_end` segments in a row have l > (1 + tolerance)·l̄. If no start is found, the last `patience_start`
-    segments are averaged. [kit] Batch-norm statistics are re-estimated at the end.
+    `patience_end` segments in a row have l > (1 + tolerance)·l̄. Batch-norm statistics are re-estimated at the end.
+
+    This is the published algorithm. Differs from the authors' code, which gave the published numbers: that starts one
+    or two segments earlier, counts the first ones twice and drops segments above the threshold at the end of training,
+    which the paper does not state. If no start is found, the last `patience_start` segments are averaged. [kit; the
+    paper: all of them; the code: the last one]
     """
 
     selection = "last"
@@ -166,25 +170,30 @@ class SWAD(WeightAveraging):
         losses = [loss for loss, _, _ in self.waiting]
         if len(losses) == self.patience_start and losses[0] == min(losses):
             self.threshold = (1 + self.tolerance) * sum(losses) / len(losses)
-            self._merge_waiting()
+            self._merge_valley()
 
     def _look_for_end(self) -> None:
-        if self.waiting[-1][0] <= self.threshold:
-            self._merge_waiting()
-        elif len(self.waiting) == self.patience_end:
+        self._merge_valley()
+        if len(self.waiting) >= self.patience_end:
+            self._merge(len(self.waiting) - self.patience_end)
             self.waiting.clear()
             self.ended = True
 
-    def _merge_waiting(self) -> None:
+    def _merge_valley(self) -> None:
+        """All up to the last segment below the threshold; those after it wait until the next one, or the end."""
+        inside = [place for place, (loss, _, _) in enumerate(self.waiting) if loss <= self.threshold]
+        self._merge(inside[-1] + 1 if inside else 0)
+
+    def _merge(self, count: int) -> None:
         network = copy.deepcopy(self.average.module)
-        for _, steps, weights in self.waiting:
+        for _, steps, weights in self.waiting[:count]:
             network.load_state_dict(weights)
             self.merged_steps += steps
             self.merged.lerp_towards(network, steps / self.merged_steps)
-        self.waiting.clear()
+        del self.waiting[:count]
 
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
         """Predict with the segments inside the valley; re-estimate batch-norm statistics."""
-        self._merge_waiting()
+        self._merge(len(self.waiting))
         self.average.lerp_towards(self.merged.module, 1.0)
         refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))

@@ -385,14 +385,14 @@ time.sleep(0.1)"""
 def test_many_runs_survive_random_kills(kit, without_jupyter):
     """Again and again something is killed: the batch, a runner, a kernel. In the end all is there, once."""
     kit.notebook("01_counted", COUNTED, "number: int = 0  # which")
-    arguments = ("--jobs", "4", "-p", f"number={list(range(24))}")
+    arguments = ("--jobs", "4", "-p", f"number={list(range(40))}")
     chance, kills = random.Random(0), {"batch": 0, "runner": 0, "kernel": 0}
     for _ in range(60):
         process = kit.start(*arguments)
         while process.poll() is None:
             victim = min(kills, key=kills.get)  # at a random moment, whoever was spared
             try:
-                process.communicate(timeout=chance.uniform(0.1, 1) if kills[victim] < 3 else None)
+                process.communicate(timeout=chance.uniform(0.05, 0.5) if kills[victim] < 3 else None)
             except subprocess.TimeoutExpired:
                 kills[victim] += _kill(kit, process, victim, chance)
         if process.returncode == 0:
@@ -400,9 +400,9 @@ def test_many_runs_survive_random_kills(kit, without_jupyter):
     assert process.returncode == 0
     assert all(kills.values()), kills
     results = kit.results()
-    assert sorted(result["parameters"].get("number", 0) for result in results.values()) == list(range(24))
+    assert sorted(result["parameters"].get("number", 0) for result in results.values()) == list(range(40))
     assert {result["status"] for result in results.values()} == {"finished"}
-    assert sorted(pd.read_csv(kit.out / "results.csv")["number"]) == list(range(24))
+    assert sorted(pd.read_csv(kit.out / "results.csv")["number"]) == list(range(40))
     assert not kit.leftovers()
 
 

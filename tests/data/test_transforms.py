@@ -3,6 +3,7 @@ import pytest
 import scipy.signal
 import torch
 import torchaudio
+from PIL import Image
 
 from mmlib.data import transforms
 from mmlib.data.dataset import Batch
@@ -66,6 +67,16 @@ def test_evaluation_crops_the_middle_or_scales_the_whole_frame():
     assert torch.allclose(crop[0, :, 0], expected, atol=1e-2), "224 of 256 pixels need no scaling"
     whole = transforms.FrameCrop(64, **PLAIN, whole=True)(video())
     assert whole[0, 0, 0, 0, 0] < 5 and whole[0, 0, 0, -1, 0] > 250 and whole[0, 1, 0, 0, -1] > 250
+
+
+def test_the_whole_frame_is_made_smaller_as_the_imbalance_papers_image_library_does():
+    """Which averages over all pixels that fall into one; without that, fine patterns become others."""
+    generator = np.random.default_rng(0)
+    frame = generator.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BILINEAR)).astype(float)
+    (found,) = transforms.FrameCrop(32, **PLAIN, whole=True)(torch.from_numpy(frame)[None, None])
+    difference = np.abs(found[:, 0].permute(1, 2, 0).numpy() - expected)
+    assert difference.max() <= 1.01, "up to its rounding to whole numbers, twice"
 
 
 def test_normalisation_is_by_channel():

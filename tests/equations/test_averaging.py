@@ -1,5 +1,6 @@
 import copy
 import itertools
+import random
 
 import pytest
 import torch
@@ -157,6 +158,42 @@ def test_swad_averages_every_step_of_the_valley(losses, segments):
     method.on_train_end(data, 32)
     expected = torch.stack([weights[3 * segment + step] for segment in segments for step in range(3)]).mean(0)
     assert torch.allclose(method.predictor.fused_head.weight, expected, atol=1e-5)
+
+
+def published_valley(losses, patience_start, patience_end, tolerance):
+    """The segments that the paper's algorithm averages, line by line. Without a start, the kit's choice."""
+    start = threshold = None
+    for i in range(len(losses)):
+        if threshold is None:
+            window = losses[max(0, i - patience_start + 1) : i + 1]
+            if len(window) == patience_start and window[0] == min(window):
+                start, threshold = i - patience_start + 1, (1 + tolerance) * sum(window) / patience_start
+        elif i + 1 >= patience_end and min(losses[i - patience_end + 1 : i + 1]) > threshold:
+            return range(start, i - patience_end + 1)
+    return range(len(losses) - patience_start if start is None else start, len(losses))
+
+
+class Segments(SWAD):
+    """SWAD that only notes which segments it merges."""
+
+    def _merge(self, count):
+        self.noted += [number for _, number, _ in self.waiting[:count]]
+        del self.waiting[:count]
+
+
+def test_swad_follows_the_published_algorithm():
+    """Random losses, above all such as end the valley in the middle of its first segments."""
+    generator = random.Random(0)
+    for _ in range(500):
+        losses = [generator.choice([1, 1.1, 1.4, 2, 4, 9]) * generator.uniform(0.9, 1.1) for _ in range(12)]
+        patience, tolerance = (generator.randint(2, 4), generator.randint(2, 6)), generator.choice([0.1, 0.3])
+        method = Segments(methods.ERM(network()), *patience, tolerance)
+        method.noted = []
+        for number, loss in enumerate(losses):
+            method.steps_in_segment = number
+            method.on_epoch_end({"validation loss": loss})
+        method._merge(len(method.waiting))
+        assert method.noted == list(published_valley(losses, *patience, tolerance)), (losses, patience)
 
 
 def test_an_average_without_memory_is_the_network_itself():

@@ -118,7 +118,8 @@ def test_supervised_contrast_by_plain_loops():
         denominator = sum(math.exp(points[a] @ points[n] / 0.1) for n in others)
         positives = [n for n in others if classes[n] == classes[a]]
         total -= np.mean([math.log(math.exp(points[a] @ points[p] / 0.1) / denominator) for p in positives])
-    assert float(losses.supervised_contrast(views, labels, 0.1)) == pytest.approx(total / 8)
+    assert float(losses.supervised_contrast(views, labels, 0.1, base=0.1)) == pytest.approx(total / 8)
+    assert float(losses.supervised_contrast(views, labels, 0.1)) == pytest.approx(total / 8 * 0.1 / 0.07)
 
 
 def test_direction_distance_ignores_lengths():

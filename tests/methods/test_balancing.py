@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from mmlib.equations.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
 from mmlib.methods import build
-from mmlib.methods.balancing import fused_share, ratios_to_others
+from mmlib.methods.balancing import fused_share, joined_gradient, ratios_to_others
 from mmlib.models import build_classifier
 
 SHAPES = {"left": (1, 8, 8), "right": (1, 8, 8)}
@@ -90,25 +90,25 @@ def test_ge_adds_noise_of_the_gradients_own_spread(toy):
 def test_agm_slows_a_modality_ahead_of_its_usual_lead():
     method = made("agm", strength=2.0)
     usual = torch.tensor([[0.5, 0.5], [0.25, 0.25]])
+    method.coefficients(usual)
     assert method.coefficients(usual).tolist() == pytest.approx([1.0, 1.0]), "as far ahead as usual"
-    ahead = torch.tensor([[0.8, 0.8], [0.2, 0.2]])
-    first, second = method.coefficients(ahead).tolist()
-    running = [(math.log(0.5) + math.log(0.8)) / 2, (math.log(0.25) + math.log(0.2)) / 2]
-    usual_lead, lead = math.exp(running[0] - running[1]), 0.8 / 0.2
-    assert first == pytest.approx(math.exp(2 * (usual_lead - lead)), rel=1e-5) and first < 1 < second
-    assert method.counters() == {"step": 2}
-    # A modality that is hopelessly behind is hastened by exp(7 α) at the most.
+    first, second = method.coefficients(torch.tensor([[0.8, 0.8], [0.2, 0.2]])).tolist()
+    assert first == pytest.approx(math.exp(2 * (0.5 / 0.25 - 0.8 / 0.2)), rel=1e-5) and first < 1 < second
+    assert method.counters() == {"step": 3}
+    # A modality that is hopelessly behind is hastened by exp(cap · α) at the most.
     method.running.copy_(torch.tensor([0.0, -20.0]))
-    assert max(method.coefficients(torch.tensor([[0.1], [0.9]])).tolist()) <= math.exp(14) * 1.001
+    assert max(method.coefficients(torch.tensor([[0.1], [0.9]])).tolist()) <= math.exp(20) * 1.001
 
 
-def test_agm_scales_whole_encoders_and_no_head(toy):
+def test_agm_scales_each_modalitys_encoder_and_its_part_of_the_fused_head(toy):
     batch = toy.whole()
     method = made("agm")
     method.coefficients = lambda scores: torch.tensor([0.5, 2.0])
     plain, scaled = gradients(made("erm"), batch), gradients(method, batch)
+    factors = {"encoders.left": 0.5, "encoders.right": 2.0, "fused_head.bias": 1.25}
+    factors["fused_head.weight"] = torch.tensor([0.5, 2.0]).repeat_interleave(64)
     for name, value in plain.items():
-        factor = {"encoders.left": 0.5, "encoders.right": 2.0}.get(".".join(name.split(".")[:2]), 1.0)
+        factor = factors.get(".".join(name.split(".")[:2]), 1.0)
         assert torch.allclose(scaled[name], factor * value, atol=1e-6), name
 
 
@@ -134,8 +134,10 @@ class TestMMPareto:
             assert abs(cosine) < 0.99, "summed into one tensor, they would be parallel"
             share = fused_share([one], [two])
             assert method.watched[f"{name} fused share"].item() == pytest.approx(share.item(), abs=1e-4)
-            expected = 3 * (share * one + (1 - share) * two)
-            assert torch.allclose(flat(joined, f"encoders.{name}"), expected, atol=1e-5)
+            for key in joined:
+                if key.startswith(f"encoders.{name}"):
+                    expected = 1.5 * joined_gradient(fused[key], own[key], share)
+                    assert torch.allclose(joined[key], expected, atol=1e-5), key
         for part in ("fused_head", "unimodal_heads", "norms"):
             total = {n: sum(g[n] for g in (fused, own) if n in g) for n in joined if n.startswith(part)}
             assert torch.allclose(flat(joined, part), flat(total, part), atol=1e-5), part
@@ -161,6 +163,17 @@ class TestPMR:
         for name, feature in features.items():
             expected = torch.stack([feature[toy.labels == label].mean(0) for label in range(3)])
             assert torch.allclose(getattr(method, f"prototypes_{name}"), expected, atol=1e-5)
+
+    def test_later_prototypes_keep_a_fifth_of_the_last_ones(self, toy):
+        method, other = made("pmr"), made("pmr")
+        method.on_epoch_start(1, toy)
+        first = method.prototypes_left.clone()
+        for one in (method, other):
+            with torch.no_grad():
+                one.model.norms["left"].bias.add_(1.0)
+        method.on_epoch_start(2, toy)
+        other.on_epoch_start(1, toy)
+        assert torch.allclose(method.prototypes_left, 0.2 * first + 0.8 * other.prototypes_left, atol=1e-5)
 
     def test_only_the_slower_modality_is_hastened(self, toy):
         method, batch = made("pmr", strength=2.0), toy.whole()
