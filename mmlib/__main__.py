@@ -40,8 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench = commands.add_parser("bench", help="measure what steps, instruments and data cost here, as tables to paste")
     bench.add_argument("--notebooks", action="store_true", help="also every notebook, by part, with an empty cache")
     bench.add_argument("--device", default="cpu", help="of the steps and instruments (default: cpu)")
+    results = commands.add_parser("results", help="write notebooks/RESULTS.md from the kit's measured results")
+    results.add_argument(
+        "--collect", nargs="+", type=Path, default=[], metavar="DIR", help="first take over what these suites measured"
+    )
     options = parser.parse_args(arguments)
-    return {"run": _run, "data": _data, "bench": _bench}[options.command](options)
+    return {"run": _run, "data": _data, "bench": _bench, "results": _results}[options.command](options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -119,6 +123,19 @@ def _bench(options: argparse.Namespace) -> int:
     for table in bench.tables(options.device, options.notebooks):
         print(table, flush=True)
         print()
+    return 0
+
+
+def _results(options: argparse.Namespace) -> int:
+    from mmlib.batch import collect
+    from mmlib.notebook.parameters import BadParameter
+
+    try:
+        page = collect.write_results(options.collect)
+    except BadParameter as error:
+        print(f"Nothing was written: {error}", file=sys.stderr)
+        return BAD
+    print(f"The page: {page}")
     return 0
 
 

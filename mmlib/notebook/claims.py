@@ -35,9 +35,11 @@ class Record:
         self.claims: list[Claim] = []
         self.runs: list[dict[str, Any]] = []
 
-    def add_runs(self, table: pd.DataFrame) -> None:
-        """Keep a table with one row per run (`training.score_table`) for the batch. A row is kept once."""
-        self.runs += [row for row in json.loads(table.to_json(orient="records")) if row not in self.runs]
+    def add_runs(self, table: pd.DataFrame, part: str = "") -> None:
+        """Keep a table with one row per run (`training.score_table`) for the batch, under the name of the notebook's
+        part that they belong to. A row is kept once."""
+        rows = json.loads(table.assign(part=part).to_json(orient="records"))
+        self.runs += [row for row in rows if row not in self.runs]
 
     def claim(self, statement: str, measured: Estimate | float | str, holds: bool | None = None) -> Claim:
         """State a claim and what was measured, and return it.

@@ -1,6 +1,6 @@
 """Training any method on any data: the loop, cached runs, tables of their scores, intervals and paired differences."""
 
-from mmlib.training.estimates import Estimate, estimate, over_targets, paired_difference
+from mmlib.training.estimates import Estimate, estimate, holm, over_targets, paired_difference
 from mmlib.training.loop import History, TrainingConfig, fit, resolve_device
 from mmlib.training.run import Run, Trained, train_run
 from mmlib.training.runs import train_runs
@@ -16,6 +16,7 @@ __all__ = [
     "estimate",
     "fit",
     "histories",
+    "holm",
     "over_targets",
     "paired_difference",
     "per_seed",

@@ -68,7 +68,8 @@ class Trained:
 
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
     accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
-    modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads.
+    modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads. "late target
+    accuracy" is the mean of the last three epochs, without selection.
     `loaded`: whether it came from the cache.
     """
 
@@ -138,6 +139,8 @@ def train_run(
     scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
     selected = history.rows[history.selected_epoch - 1]
     scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
+    late = [row["target accuracy"] for row in history.rows[-3:]]
+    scores["late target accuracy"] = sum(late) / len(late)
     predictor, network = method.predictor.cpu(), method.model.cpu()
     for part in (predictor, network):  # an averaged network requires no gradients; frozen parts never do
         for (_, own), (_, trained) in zip(part.named_parameters(), network.named_parameters(), strict=True):

@@ -1,0 +1,214 @@
+"""The kit's own results: a row per training in `mmlib/published/measured.csv`, and the page that is made from nothing else."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mmlib.published import gmm_headlines, mbcd_table
+from mmlib.training.estimates import Estimate, estimate, holm, over_targets, paired_difference
+
+TABLE = Path(__file__).with_name("measured.csv")
+# What a row is about, its result, and what made it.
+COLUMNS = (
+    *("notebook", "parameters", "part", "method", "settings", "source", "target", "seed"),
+    *("selected epoch", "source accuracy", "target accuracy", "late target accuracy", "validation accuracy"),
+    *("code", "machine"),
+)
+MARKS = {True: "ahead", False: "behind", None: "≈"}
+_DATA = {"av_digits": "AV-Digits", "spoken_digits": "`spoken_digits`"}
+_NAMES = {
+    "erm": "ERM",
+    "multi-loss": "ERM + uni-modal heads",
+    "ema": "EMA",
+    "ema + multi-loss": "EMA + uni-modal heads",
+    "swad": "SWAD",
+    "rna-net": "RNA-Net",
+    "sim-mmdg": "SimMMDG",
+    "moosa": "MOOSA",
+    "cmrf": "CMRF",
+    "mbcd": "MBCD",
+    "ogm-ge": "OGM-GE",
+    "agm": "AGM",
+    "mmpareto": "MMPareto",
+    "pmr": "PMR",
+    "mbsd": "MBSD",
+    "gmm-adaptive": "GMM-adaptive",
+}
+_CONDITIONS = {
+    ("mismatch", "train"): "swapped in training",
+    ("mismatch", "everywhere"): "swapped everywhere",
+    ("noise", "train"): "noise in training",
+    ("noise", "everywhere"): "noise everywhere",
+    ("masking", "train"): "masked in training",
+    ("masking", "everywhere"): "masked everywhere",
+}
+
+
+def measured() -> pd.DataFrame:
+    """All rows; columns as in `COLUMNS`, accuracies between 0 and 1. `parameters` are those of the notebook's run,
+    seeds aside, as "name=value, …"; `code` is the identity of that run, `machine` what it ran on."""
+    return pd.read_csv(TABLE, keep_default_na=False, dtype={"notebook": str})
+
+
+def parameters_of(text: str) -> dict[str, str]:
+    """What a row's `parameters` say, by name."""
+    return dict(pair.split("=", 1) for pair in text.split(", "))
+
+
+def rendered(rows: pd.DataFrame) -> str:
+    """The page: every table and every sentence about it, computed from these rows."""
+    parts = [_INTRODUCTION]
+    for (notebook, parameters), group in rows.groupby(["notebook", "parameters"], sort=False):
+        made = {"06": _generalisation, "08": _gap, "09": _purification}[notebook]
+        parts += [*made(parameters_of(parameters), group), _origin(group)]
+    parts += _papers()
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """# Results
+
+Made by `python -m mmlib results` from `mmlib/published/measured.csv`, a row per training; do not edit.
+
+Accuracies are in percent, means over seeds with their 95 % interval; differences are paired by seed, in points. Where
+several methods meet one, "ahead", "behind" and "≈" (not distinguishable) are verdicts after Holm's correction for all
+comparisons of the table: an interval in the table itself knows nothing of the others. Where methods are tuned, it is
+over four settings each (`mmlib.methods.GRIDS`), by the validation accuracy of a seed that is not among those reported.
+"Last epochs" is the mean of the last three, which no selection of an epoch can help."""
+
+
+def _generalisation(chosen: Mapping[str, str], rows: pd.DataFrame) -> Iterator[str]:
+    """MBCD against its rivals, each domain left out in turn, and its ablation."""
+    tuned = "each method tuned" if chosen["tuned"] == "True" else "one setting for all methods"
+    yield f"## MBCD on {_DATA[chosen['dataset']]}, an unseen domain ({chosen['epochs']} epochs, {tuned})"
+    compared = rows[rows["part"] == "compared"]
+    yield _versus("mbcd", compared, list(dict.fromkeys(compared["target"])))
+    single = rows[rows["part"] == "single source"]
+    if len(single):
+        yield "From a single source domain, the first of the others:"
+        yield _versus("mbcd", single, list(dict.fromkeys(single["target"])))
+    ablation = rows[rows["part"] == "ablation"].replace({"method": _SHORT})
+    if len(ablation):
+        yield "Its components (the paper's names), and the matched baselines:"
+        yield _versus("AMD+GCC+EMA+DL", ablation, list(dict.fromkeys(ablation["target"])))
+
+
+# In the ablation, what is a method of its own goes by its components.
+_SHORT = {"erm": "none", "ema": "EMA", "ema + multi-loss": "heads+EMA", "mbcd": "AMD+GCC+EMA+DL"}
+
+
+def _versus(ours: str, rows: pd.DataFrame, targets: Sequence[str]) -> str:
+    """A row per method: its accuracy in each target and on average, and ours minus it, with a verdict."""
+    by_method = {name: 100 * over_targets(of, "target accuracy") for name, of in rows.groupby("method", sort=False)}
+    rivals = [name for name in by_method if name != ours]
+    ahead = {name: paired_difference(by_method[ours], by_method[name]) for name in rivals}
+    verdicts = dict(zip(rivals, holm(list(ahead.values())), strict=True))
+    table = []
+    for name, values in by_method.items():
+        of_method = rows[rows["method"] == name]
+        each = [100 * of_method[of_method["target"] == target]["target accuracy"] for target in targets]
+        line = [_name(name), *(f"{estimate(of_target):.1f}" for of_target in each), f"{estimate(values):.1f}"]
+        line += [f"{ahead[name]:+.1f}", MARKS[verdicts[name]]] if name in ahead else ["", ""]
+        table.append(line)
+    head = ["method", *(f"→ {target}" for target in targets), "mean", f"{_name(ours)} minus it", "verdict"]
+    return "\n\n".join([_markdown(head, table), _sentence(_name(ours), verdicts, ahead)])
+
+
+def _gap(chosen: Mapping[str, str], rows: pd.DataFrame) -> Iterator[str]:
+    """GMM-adaptive against its rivals under one condition, and its ablation."""
+    condition = _CONDITIONS[chosen["degradation"], chosen["degraded_in"]]
+    tuned = "each method tuned" if chosen["tuned"] == "True" else "one setting for all methods"
+    share = f"{float(chosen['share']):.0%} of each modality"
+    yield f"## GMM-adaptive on {_DATA[chosen['dataset']]}, {share} {condition} ({chosen['epochs']} epochs, {tuned})"
+    yield _two_readings("gmm-adaptive", rows[rows["part"] == "compared"].assign(arm=lambda of: of["method"]))
+    yield "Its parts, one left out at a time, with one setting:"
+    ablation = rows[rows["part"] == "ablation"]
+    arms = ablation["method"].where(ablation["method"] != "gmm-adaptive", ablation["settings"])
+    whole = ablation.loc[ablation["method"] == "gmm-adaptive", "settings"].iloc[0]
+    yield _two_readings(whole, ablation.assign(arm=arms), {whole: "GMM-adaptive"})
+
+
+def _purification(chosen: Mapping[str, str], rows: pd.DataFrame) -> Iterator[str]:
+    """The filter against its controls."""
+    share = f"{float(chosen['share']):.0%} of each modality"
+    condition = _CONDITIONS[chosen["degradation"], "train"]
+    yield f"## Purification on {_DATA[chosen['dataset']]}, {share} {condition} ({chosen['epochs']} epochs)"
+    arms = rows["settings"].where(rows["method"] == "purified", "everything")
+    plain = f"warm_up={chosen['warm_up']}"
+    yield _two_readings(plain, rows.assign(arm=arms), {plain: "purified by relative scores"})
+
+
+def _two_readings(ours: str, rows: pd.DataFrame, names: Mapping[str, str] | None = None) -> str:
+    """A row per arm: accuracy at the selected epoch and over the last three, and ours minus it in both."""
+    readings = {"selected epoch": "target accuracy", "last epochs": "late target accuracy"}
+    by_arm = {
+        arm: {reading: 100 * of.set_index("seed")[column] for reading, column in readings.items()}
+        for arm, of in rows.groupby("arm", sort=False)
+    }
+    rivals = [arm for arm in by_arm if arm != ours]
+    ahead = {r: {arm: paired_difference(by_arm[ours][r], by_arm[arm][r]) for arm in rivals} for r in readings}
+    verdicts = {r: dict(zip(rivals, holm(list(ahead[r].values())), strict=True)) for r in readings}
+    label, table = {arm: (names or {}).get(arm, _name(arm)) for arm in by_arm}, []
+    for arm, values in by_arm.items():
+        line = [label[arm]]
+        for r in readings:
+            line.append(f"{estimate(values[r]):.1f}")
+            line += [f"{ahead[r][arm]:+.1f}", MARKS[verdicts[r][arm]]] if arm in rivals else ["", ""]
+        table.append(line)
+    head = [f"{r}{column}" for r in readings for column in ("", f": {label[ours]} minus it", ": verdict")]
+    sentences = [
+        f"At the {r}: " + _sentence(label[ours], {label[a]: v for a, v in verdicts[r].items()}, ahead[r])
+        for r in readings
+    ]
+    return "\n\n".join([_markdown(["method", *head], table), *sentences])
+
+
+def _sentence(ours: str, verdicts: Mapping[str, bool | None], ahead: Mapping[str, Estimate]) -> str:
+    """Whom ours is ahead of, whom behind, and from whom it cannot be told."""
+    groups = {verdict: [_name(name) for name, found in verdicts.items() if found is verdict] for verdict in MARKS}
+    parts = []
+    for verdict, phrase in ((True, "ahead of"), (False, "behind"), (None, "not distinguishable from")):
+        if groups[verdict]:
+            parts.append(f"{phrase} {_listed(groups[verdict])}")
+    seeds = next(iter(ahead.values())).count
+    return f"**{ours}** is {'; '.join(parts)} ({seeds} seeds, Holm over {len(verdicts)} comparisons)."
+
+
+def _origin(rows: pd.DataFrame) -> str:
+    code, machines = (", ".join(dict.fromkeys(rows[column])) for column in ("code", "machine"))
+    return f"*{len(rows)} trainings; code {code}; {machines}.*"
+
+
+def _papers() -> Iterator[str]:
+    """The papers' numbers: other data, other networks."""
+    yield "## The papers' numbers"
+    yield "On other data and with other networks than ours above: for the order only, never the same experiment."
+    multi = mbcd_table(1, transfer="average").assign(on=lambda of: of["benchmark"] + ", " + of["modalities"])
+    yield "MBCD, Table 1: several sources, average over the unseen domains."
+    yield _pivoted(multi)
+    parts = mbcd_table(4, transfer="average").assign(on=lambda of: of["benchmark"] + ", " + of["modalities"])
+    yield "MBCD, Table 4: its components."
+    yield _pivoted(parts)
+    yield "arXiv 2510.21797: the abstracts' accuracies, by version. The paper's tables are not public to us."
+    yield _pivoted(gmm_headlines().rename(columns={"version": "method", "dataset": "on"}))
+
+
+def _pivoted(rows: pd.DataFrame) -> str:
+    table = rows.pivot_table(index="method", columns="on", values="accuracy_percent", sort=False)
+    lines = [
+        [name, *("" if pd.isna(value) else f"{value:.2f}" for value in line)] for name, *line in table.itertuples()
+    ]
+    return _markdown(["", *table.columns], lines)
+
+
+def _name(method: str) -> str:
+    return _NAMES.get(method, method.removeprefix("mbcd: "))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _markdown(head: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

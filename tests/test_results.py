@@ -1,0 +1,95 @@
+"""Results are data: collected from finished suites, and every table and sentence about them computed from rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmlib.__main__ import main
+from mmlib.batch import collect, suites
+from mmlib.published import measured
+from mmlib.training import estimate, holm
+
+PARAMETERS = "dataset: str = 'spoken_digits'  # data\nepochs: int = 2  # passes\ntuned: bool = False  # tuned\n" + (
+    "seeds: int = 3  # runs\nfirst_seed: int = 0  # the first"
+)
+# Seeds 0, 1 … of two methods; MBCD is two points ahead.
+NOTEBOOK = """
+rows = [
+    {"part": "compared", "method": method, "modalities": "a+b", "source": "", "target": "M", "seed": seed,
+     "settings": "", "loaded": False, "selected epoch": 2, "source accuracy": 0.9, "validation accuracy": 0.8,
+     "target accuracy": base + 0.01 * (seed % 2), "late target accuracy": base}
+    for method, base in (("erm", 0.7), ("mbcd", 0.72)) for seed in range(first_seed, first_seed + seeds)
+]
+versions = {"python": "3", "torch": "2", "platform": "p", "cpu cores": "2", "gpu": "none"}
+record = {"title": "t", "claims": [], "runs": [*rows, {**rows[0], "part": ""}], "environment": versions}
+"""
+
+
+@pytest.fixture
+def finished(kit, without_jupyter, monkeypatch, tmp_path):
+    """A folder of two finished runs that are pooled; what is collected goes to a table of its own."""
+    monkeypatch.setattr(suites, "NOTEBOOKS", kit.notebooks)
+    monkeypatch.setattr(collect, "PAGE", tmp_path / "RESULTS.md")
+    for module in (measured, collect):
+        monkeypatch.setattr(module, "TABLE", tmp_path / "measured.csv")
+    pd.DataFrame(columns=measured.COLUMNS).to_csv(tmp_path / "measured.csv", index=False)
+    kit.notebook("06_x", NOTEBOOK, PARAMETERS)
+    assert kit.run("-p", "first_seed=[0, 3]") == 0
+    return kit
+
+
+def test_the_page_is_what_the_table_makes():
+    assert collect.PAGE.read_text(encoding="utf-8") == measured.rendered(measured.measured()), "run mmlib results"
+
+
+def test_suites_are_collected_once(finished, tmp_path):
+    for _ in range(2):
+        assert main(["results", "--collect", str(finished.out)]) == 0
+    rows = pd.read_csv(tmp_path / "measured.csv", dtype={"notebook": str})
+    assert list(rows.columns) == list(measured.COLUMNS) and len(rows) == 12
+    assert sorted(rows[rows["method"] == "mbcd"]["seed"]) == list(range(6)) and set(rows["notebook"]) == {"06"}
+    assert set(rows["parameters"]) == {"dataset=spoken_digits, epochs=2, tuned=False"}
+    assert rows["code"].str.len().eq(12).all() and rows["machine"].str.contains("torch").all()
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| ERM | 70.5 ± 0.6 | 70.5 ± 0.6 | +2.0 ± 0.0 | ahead |" in page
+    assert "**MBCD** is ahead of ERM (6 seeds, Holm over 1 comparisons)." in page
+
+
+def test_other_parameters_stand_beside_and_the_same_are_replaced(finished, tmp_path):
+    assert main(["results", "--collect", str(finished.out)]) == 0
+    other = finished.out.with_name("other")
+    for arguments in (["-p", "epochs=3"], ["-p", "first_seed=10"]):
+        assert main(["run", "--notebooks", str(finished.notebooks), "--out", str(other), *arguments]) == 0
+    assert main(["results", "--collect", str(other)]) == 0
+    rows = pd.read_csv(tmp_path / "measured.csv")
+    seeds = rows[rows["method"] == "erm"].groupby("parameters")["seed"].apply(list)
+    assert seeds["dataset=spoken_digits, epochs=2, tuned=False"] == [10, 11, 12]
+    assert seeds["dataset=spoken_digits, epochs=3, tuned=False"] == [0, 1, 2]
+
+
+def test_what_the_present_code_would_not_repeat_is_refused(finished, tmp_path, capsys):
+    before = (tmp_path / "measured.csv").read_bytes()
+    finished.notebook("06_x", NOTEBOOK.replace("0.72", "0.9"), PARAMETERS)
+    assert main(["results", "--collect", str(finished.out)]) == 2
+    assert "06_x cannot be collected: changed since. Run its suite again." in capsys.readouterr().err
+    assert main(["results", "--collect", str(tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+    assert (tmp_path / "measured.csv").read_bytes() == before and not (tmp_path / "RESULTS.md").exists()
+
+
+def test_holm_in_steps():
+    """The second p-value exceeds 0.05/3, and so the third does not count either."""
+    values = [estimate(mean + np.array([-1.0, 0.0, 1.0, 0.0])) for mean in (4.9, 1.73, -1.5, 0.6)]
+    expected = [0.0012442507770934691, 0.024056715275369865, 0.034896984510150914, 0.2379856997738206]  # scipy's
+    assert [value.p_value for value in values] == pytest.approx(expected)
+    assert holm(values) == [True, None, None, None] and holm(values[1:3]) == [True, False]
+    assert holm([]) == [] and holm([estimate([1.0])]) == [None]
+
+
+def test_holm_keeps_its_promise():
+    """Seven equal rivals, five seeds: single intervals call one distinguishable in some 30 % of tables, Holm in 5."""
+    generator = np.random.default_rng(0)
+    tables = generator.normal(size=(400, 7, 5))
+    corrected = np.mean([any(v is not None for v in holm([estimate(r) for r in table])) for table in tables])
+    single = np.mean([any(estimate(r).above_zero is not None for r in table) for table in tables])
+    assert corrected <= 0.07 and single > 0.2
