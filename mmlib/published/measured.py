@@ -1,4 +1,4 @@
-"""The kit's own results: a row per training in `mmlib/published/measured.csv`, and the page that is made from nothing else."""
+"""The kit's own results: a row per training in `mmlib/published/measured.csv`, and the page made of nothing else."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
