@@ -203,7 +203,7 @@ MORE = {
     "02": {"epochs": 4},
     "07": {"epochs": 3},
     "09": {"epochs": 3},
-    "06": {"tuned": True, "rivals": True, "arms": True, "epochs": 1},
+    "06": {"tuning": "mmdg-bench", "rivals": True, "arms": True, "epochs": 1},
     "08": {"degradation": "noise", "degraded_in": "everywhere", "rivals": True, "tuned": True, "sensitivity": True}
     | {"epochs": 2, "warm_up": 1, "training_samples": 300},
 }

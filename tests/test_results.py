@@ -9,7 +9,7 @@ from mmlib.batch import collect, suites
 from mmlib.published import measured
 from mmlib.training import estimate, holm
 
-PARAMETERS = "dataset: str = 'spoken_digits'  # data\nepochs: int = 2  # passes\ntuned: bool = False  # tuned\n" + (
+PARAMETERS = "dataset: str = 'spoken_digits'  # data\nepochs: int = 2  # passes\ntuning: str = 'none'  # tuning\n" + (
     "seeds: int = 3  # runs\nfirst_seed: int = 0  # the first"
 )
 # Seeds 0, 1 … of two methods; MBCD is two points ahead.
@@ -48,7 +48,7 @@ def test_suites_are_collected_once(finished, tmp_path):
     rows = pd.read_csv(tmp_path / "measured.csv", dtype={"notebook": str})
     assert list(rows.columns) == list(measured.COLUMNS) and len(rows) == 12
     assert sorted(rows[rows["method"] == "mbcd"]["seed"]) == list(range(6)) and set(rows["notebook"]) == {"06"}
-    assert set(rows["parameters"]) == {"dataset=spoken_digits, epochs=2, tuned=False"}
+    assert set(rows["parameters"]) == {"dataset=spoken_digits, epochs=2, tuning=none"}
     assert rows["code"].str.len().eq(12).all() and rows["machine"].str.contains("torch").all()
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| ERM | 70.5 ± 0.6 | 70.5 ± 0.6 | +2.0 ± 0.0 | ahead |" in page
@@ -63,8 +63,8 @@ def test_other_parameters_stand_beside_and_the_same_are_replaced(finished, tmp_p
     assert main(["results", "--collect", str(other)]) == 0
     rows = pd.read_csv(tmp_path / "measured.csv")
     seeds = rows[rows["method"] == "erm"].groupby("parameters")["seed"].apply(list)
-    assert seeds["dataset=spoken_digits, epochs=2, tuned=False"] == [10, 11, 12]
-    assert seeds["dataset=spoken_digits, epochs=3, tuned=False"] == [0, 1, 2]
+    assert seeds["dataset=spoken_digits, epochs=2, tuning=none"] == [10, 11, 12]
+    assert seeds["dataset=spoken_digits, epochs=3, tuning=none"] == [0, 1, 2]
 
 
 def test_what_the_present_code_would_not_repeat_is_refused(finished, tmp_path, capsys):

@@ -5,6 +5,8 @@
 
 from typing import Any
 
+import torch
+
 from mmlib.methods.balancing import AGM, MBSD, OGMGE, PMR, MMPareto
 from mmlib.methods.base import Method
 from mmlib.methods.cmrf import CMRF
@@ -17,6 +19,7 @@ from mmlib.methods.sim_mmdg import SimMMDG
 from mmlib.methods.variant import Variant
 from mmlib.methods.weight_averaging import EMA, SWA, SWAD
 from mmlib.models.classifier import MultimodalClassifier
+from mmlib.seeding import torch_generator
 
 # MBCD with some of its components switched off: the rows of the paper's Table 4, then their matched baselines. [kit]
 _NOTHING = {"dropout": 0.0, "unimodal": False, "look_ahead": 0.0, "weight": 0.0}
@@ -83,6 +86,39 @@ GRIDS: dict[str, list[tuple[tuple[str, float], ...]]] = {
     for method, (name, values) in _OWN.items()
 }
 
+# The search spaces of the public benchmark (MMDG-Bench, arXiv 2605.06643): option → its default there, and the ends of
+# what is drawn uniformly. Methods that the benchmark does not have get MBCD's averaging, or nothing. [kit]
+_AVERAGING = {"decay": (0.999, 0.9, 1.0)}
+_BENCH_SPACES: dict[str, dict[str, tuple[float, float, float]]] = {
+    "erm": {},
+    "multi-loss": {},
+    "ema": _AVERAGING,
+    "swad": {},
+    "ema + multi-loss": _AVERAGING,
+    "rna-net": {"weight": (1.0, 0.0, 3.0)},
+    "sim-mmdg": {"translation": (0.1, 0.0, 1.0), "distance": (0.7, 0.0, 1.0), "contrast": (3.0, 0.0, 5.0)},
+    "moosa": {"sharpen": (1e-3, 0.0, 1.0), "jigsaw": (1.0, 0.0, 3.0), "masked": (0.3, 0.0, 1.0)},
+    "cmrf": {"distilled": (3.0, 0.0, 5.0), "unimodal": (2.0, 0.0, 5.0)},
+    "mbcd": _AVERAGING
+    | {"weight": (1.0, 0.0, 2.0), "unimodal_weight": (1.0, 0.0, 2.0), "base": (0.0, 0.0, 1.0)}
+    | {"look_ahead": (1e-4, 1e-4, 1e-4)},
+}
+
+
+def bench_configurations(name: str, count: int = 10) -> list[tuple[tuple[str, float], ...]]:
+    """What MMDG-Bench's protocol tries for a method: its default there, and `count` random draws from its space, the
+    same in every process; a method without options has one configuration. Raises a ValueError that lists the methods
+    with a space."""
+    if name not in _BENCH_SPACES:
+        raise ValueError(f"MMDG-Bench has no space for {name!r}, only for {', '.join(_BENCH_SPACES)}.")
+    space = _BENCH_SPACES[name]
+    if not space:
+        return [()]
+    draws = torch.rand(count, len(space), generator=torch_generator("mmdg-bench", name), dtype=torch.double).tolist()
+    drawn = [[low + (high - low) * u for u, (_, low, high) in zip(row, space.values(), strict=True)] for row in draws]
+    defaults = [default for default, _, _ in space.values()]
+    return [tuple(zip(space, values, strict=True)) for values in (defaults, *drawn)]
+
 
 def variant(name: str) -> Variant:
     """The class and options behind this name. Raises a ValueError that lists the methods."""
@@ -120,6 +156,7 @@ __all__ = [
     "RNANet",
     "SimMMDG",
     "Variant",
+    "bench_configurations",
     "build",
     "variant",
 ]

@@ -28,14 +28,16 @@ class MBCD(Method):
 
     Every component has its switch; `ABLATION` in `mmlib.methods` names the paper's rows and the matched baselines.
 
-    * `dropout`: "adaptive" (AMD), or a fixed probability for every modality; 0 drops nothing.
+    * `dropout`: "adaptive" (AMD), or a fixed probability for every modality; 0 drops nothing. `base` b raises the
+      adaptive probabilities that are above zero to b + (1 − b)·p_k [MMDG-Bench].
     * `unimodal`: the losses Σ_k CE(θ_k, φ_k). Without them, AMD reads its confidences from heads that learn on
       detached features, so that they send no gradient to the encoders. [kit]
     * `look_ahead`: the step α of θ'_k = θ_k − α ∇ CE(θ_k, φ_k); 0 takes θ' = θ. `order` 1 [port] or 2 (exact). Each
       encoder is adapted from the part `adapt_from` on ("trunk", "last_stage", "head"); what lies below is computed
       once. Heads are not moved. Batch-norm statistics are updated once per step.
-    * `weight`: λ of the distillation from the weight-averaged teacher; 0 leaves it out. The teacher is in eval mode
-      and sees the same augmented inputs with all modalities.
+    * `weight`: λ of the distillation from the weight-averaged teacher; 0 leaves it out. `unimodal_weight`: that of the
+      uni-modal heads, where it is another one [MMDG-Bench]. The teacher is in eval mode and sees the same augmented
+      inputs with all modalities.
     * `half_life` (share of training), or `decay` itself: β of the teacher. decay=0: the teacher is the student.
     * `dsu`: probability of noise on the feature statistics before and after the last stage in the first pass [port].
 
@@ -54,6 +56,8 @@ class MBCD(Method):
         half_life: float = 0.1,
         decay: float | None = None,
         dsu: float = 0.0,
+        base: float = 0.0,
+        unimodal_weight: float | None = None,
     ) -> None:
         super().__init__(model)
         if len(model.modalities) < 2:
@@ -66,6 +70,8 @@ class MBCD(Method):
             "adapt_from": PARTS,
             "weight": Number(0),
             "dsu": SHARE,
+            "base": SHARE,
+            "unimodal_weight": (None, Number(0)),
         }
         check(locals(), allowed, "MBCD")
         if dsu and adapt_from == "head":
@@ -77,7 +83,8 @@ class MBCD(Method):
                 raise ValueError(f"MBCD adapts parts of encoders: the one of {name!r} must be a models.Encoder.")
         self.dropout, self.unimodal = dropout, unimodal
         self.look_ahead, self.order, self.adapt_from = look_ahead, order, adapt_from
-        self.weight, self.dsu = weight, dsu
+        self.weight, self.dsu, self.base = weight, dsu, base
+        self.unimodal_weight = weight if unimodal_weight is None else unimodal_weight
         self.average = ExponentialAverage(model, half_life, decay)
 
     @property
@@ -104,10 +111,11 @@ class MBCD(Method):
             features = self.model.normalise(self._second_pass(below, losses))
         fused_logits = self.model.fuse(features, mask)
         losses["fused"] = fused_cross_entropy(fused_logits, batch.labels)
-        if self.weight:
+        if self.weight or self.unimodal_weight:
             teacher_logits = self._teacher_logits(batch.inputs, below)
             for name, student_logits in {"fused": fused_logits, **logits}.items():
-                losses[f"distillation {name}"] = self.weight * distillation(teacher_logits, student_logits)
+                weight = self.weight if name == "fused" else self.unimodal_weight
+                losses[f"distillation {name}"] = weight * distillation(teacher_logits, student_logits)
         elif self.dropout == "adaptive" and not self.unimodal:
             apart = self.model.unimodal_logits({name: value.detach() for name, value in features.items()})
             losses |= unimodal_cross_entropies(apart, batch.labels)
@@ -120,6 +128,7 @@ class MBCD(Method):
         confidence = confidences(unimodal_logits)
         if self.dropout == "adaptive":
             probability = drop_probabilities(speed_ratios(confidence))
+            probability = torch.where(probability > 0, self.base + (1 - self.base) * probability, probability)
         else:
             probability = torch.full_like(confidence, self.dropout)
         batch = len(next(iter(unimodal_logits.values())))

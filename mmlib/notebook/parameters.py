@@ -22,7 +22,7 @@ from mmlib.checks import Number, Whole, check
 from mmlib.data import DIGITS, reader
 from mmlib.data.digits.degradation import KINDS
 from mmlib.source_code import parsed
-from mmlib.training import TrainingConfig
+from mmlib.training import TUNING, TrainingConfig
 
 
 class BadParameter(ValueError):
@@ -50,6 +50,7 @@ SHARED = {
     "batch_size": Shared(Whole(2, 4096), "clips per step"),
     "learning_rate": Shared(Number(1e-6, 1.0), "of the optimiser"),
     "weight_decay": Shared(Number(0.0, 1.0), "of the optimiser"),
+    "tuning": Shared(TUNING, '"none"; "grid": each method\'s settings by validation data, of four'),
     "tuned": Shared(bool, "choose each method's settings on validation data first, from equally large grids"),
     "rivals": Shared(bool, "also compare with more methods"),
     "directions": Shared(Whole(2, 1000), "random directions for the loss increase"),

@@ -4,9 +4,10 @@ from mmlib.training.estimates import Estimate, estimate, holm, over_targets, pai
 from mmlib.training.loop import History, TrainingConfig, fit, resolve_device
 from mmlib.training.run import Run, Trained, train_run
 from mmlib.training.runs import train_runs
-from mmlib.training.tables import by_epoch, histories, per_seed, score_table, tune, where
+from mmlib.training.tables import TUNING, by_epoch, histories, per_seed, score_table, settings_by, tune, where
 
 __all__ = [
+    "TUNING",
     "Estimate",
     "History",
     "Run",
@@ -22,6 +23,7 @@ __all__ = [
     "per_seed",
     "resolve_device",
     "score_table",
+    "settings_by",
     "train_run",
     "train_runs",
     "tune",

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from mmlib import methods
+from mmlib.checks import check
 from mmlib.data.splits import Splits
 from mmlib.models.architecture import Architecture
 from mmlib.models.classifier import MultimodalClassifier
@@ -36,6 +38,35 @@ def tune(
     means = table.groupby(["target", "settings"], sort=False)[["validation accuracy", "validation loss"]].mean()
     best = means.sort_values(["validation accuracy", "validation loss"], ascending=[False, True])
     return {target: next(settings for name, settings in best.index if name == target) for target in targets}
+
+
+TUNING = ("none", "grid", "mmdg-bench")
+
+
+def settings_by(
+    tuning: str,
+    method: str,
+    splits: Splits,
+    config: TrainingConfig,
+    targets: Sequence[str],
+    numbers: Sequence[int],
+    modalities: tuple[str, ...],
+    *,
+    architecture: Architecture = DEFAULT,
+) -> dict[str, Options]:
+    """For each target, the method's settings by one of three protocols: "none": its defaults; "grid": the best of
+    `methods.GRIDS`, by a seed that no result uses [kit]; "mmdg-bench": the best of `methods.bench_configurations`, by
+    the first of the seeds `numbers` that results use, as in MMDG-Bench, which reports the mean of three. Raises a
+    ValueError for another protocol."""
+    check({"tuning": tuning}, {"tuning": TUNING})
+    if tuning == "none":
+        return dict.fromkeys(targets, ())
+    tried = methods.GRIDS[method] if tuning == "grid" else methods.bench_configurations(method)
+    seed = _SEED_OF_GRID if tuning == "grid" else numbers[0]
+    return tune(method, tried, splits, config, targets, [seed], modalities, architecture=architecture)
+
+
+_SEED_OF_GRID = 1000
 
 
 def score_table(trained: Sequence[Trained]) -> pd.DataFrame:
