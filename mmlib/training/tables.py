@@ -44,8 +44,8 @@ TUNING = ("none", "grid", "mmdg-bench")
 
 
 def settings_by(
-    tuning: str,
     method: str,
+    tuning: str,
     splits: Splits,
     config: TrainingConfig,
     targets: Sequence[str],

@@ -136,6 +136,27 @@ def test_dropout_touches_the_students_fused_branch_and_nothing_else(toy):
     assert evaluate(method.predictor, toy) == evaluate(method.predictor, toy) and method.predictor is teacher
 
 
+def test_the_heads_may_have_a_weight_of_their_own_in_the_distillation(toy):
+    """MMDG-Bench's two weights; no other part of the loss may change with them."""
+    batch, found = toy.whole(), {}
+    for options in ({}, {"unimodal_weight": 3.0}, {"weight": 0.0, "unimodal_weight": 3.0}):
+        found[len(options)] = build("mbcd", model(), dropout=0.0, **options).step_losses(batch)
+    for name, value in found[0].items():
+        heads = name in ("distillation left", "distillation right")
+        assert found[1][name].item() == pytest.approx((3 if heads else 1) * value.item(), rel=1e-5), name
+    assert found[2]["distillation fused"] == 0 and found[2]["distillation left"] == found[1]["distillation left"]
+
+
+def test_a_base_raises_the_probability_of_the_modality_ahead_alone(toy):
+    """b + (1 − b)·p of the one with p > 0 [MMDG-Bench]; the slowest is still never dropped."""
+    plain, raised = build("mbcd", model()), build("mbcd", model(), base=0.4)
+    for method in (plain, raised):
+        method.step_losses(toy.whole())
+    before, after = ([m.watched[f"{name} drop probability"] for name in ("left", "right")] for m in (plain, raised))
+    assert sorted(before)[0] == sorted(after)[0] == 0 and max(before) > 0
+    assert max(after).item() == pytest.approx(0.4 + 0.6 * max(before).item(), rel=1e-5)
+
+
 def test_a_method_in_train_mode_keeps_its_teacher_in_eval_mode():
     method = build("mbcd", model()).train()
     assert method.model.training and not any(part.training for part in method.average.module.modules())
@@ -270,6 +291,8 @@ def test_statistics_noise_moves_statistics_and_nothing_else():
         ({"half_life": 0.0}, "half_life must be"),
         ({"dsu": 0.5, "adapt_from": "head"}, "it must be 0"),
         ({"unimodal": False}, "needs unimodal=True"),
+        ({"base": 1.5}, "base must be"),
+        ({"unimodal_weight": -1.0}, "unimodal_weight must be"),
         ({"speed": 3}, "does not take the options"),
     ],
 )

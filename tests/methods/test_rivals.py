@@ -117,6 +117,20 @@ def test_cmrf_distils_from_a_mix_nearer_to_the_own_modality(toy):
     assert "distillation" in method.step_losses(toy.whole())
 
 
+def test_the_benchmarks_configurations_are_its_defaults_and_ten_draws_that_can_be_built():
+    for name in ("erm", "ema", "mbcd", *RIVALS):
+        first, *drawn = methods.bench_configurations(name)
+        assert len(drawn) == (0 if name == "erm" else 10) and methods.bench_configurations(name)[1:] == drawn
+        for options in (first, *drawn):
+            made(name, **dict(options))
+    first, *drawn = (dict(options) for options in methods.bench_configurations("mbcd"))
+    assert first == {"decay": 0.999, "weight": 1.0, "unimodal_weight": 1.0, "base": 0.0, "look_ahead": 1e-4}
+    assert all(0.9 <= options["decay"] < 1 and 0 <= options["weight"] <= 2 for options in drawn)
+    assert {options["look_ahead"] for options in drawn} == {1e-4} and len({options["base"] for options in drawn}) == 10
+    with pytest.raises(ValueError, match="MMDG-Bench has no space for 'ogm-ge', only for erm"):
+        methods.bench_configurations("ogm-ge")
+
+
 def test_every_grid_is_equally_large_and_can_be_built():
     sizes = {len(grid) for grid in methods.GRIDS.values()}
     assert sizes == {4}

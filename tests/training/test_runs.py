@@ -27,6 +27,7 @@ from mmlib.training import (
     paired_difference,
     per_seed,
     score_table,
+    settings_by,
     train_run,
     train_runs,
     tune,
@@ -379,6 +380,17 @@ def test_tuning_looks_at_the_sources_only(toy_splits):
     test = toy_splits.test
     useless = dataclasses.replace(test, labels=(test.labels + 1) % 3)
     assert chosen(dataclasses.replace(toy_splits, test=useless)) == chosen(toy_splits)
+
+
+def test_settings_by_each_protocol(toy_splits):
+    def chosen(tuning, method="rna-net"):
+        return settings_by(method, tuning, toy_splits, CONFIG, ["there"], [3], ("left", "right"))["there"]
+
+    assert chosen("none") == () and chosen("mmdg-bench", "erm") == ()
+    assert chosen("grid") in methods.GRIDS["rna-net"]
+    assert chosen("mmdg-bench") in methods.bench_configurations("rna-net")
+    with pytest.raises(ValueError, match="tuning must be one of none, grid, mmdg-bench"):
+        chosen("guesses")
 
 
 def test_protocols(toy_splits):
