@@ -72,7 +72,7 @@ class CMRF(Method):
             **{name: self.unimodal * loss for name, loss in unimodal.items()},
             "contrast": self.contrast * supervised_contrast(torch.stack(list(projected.values()), 1), batch.labels),
         }
-        if self.step > self.first_step:
+        if self.step >= self.first_step:
             losses["distillation"] = self.distilled * self.flattening(projected, self._teacher(batch.inputs))
         return losses
 

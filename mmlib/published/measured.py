@@ -91,6 +91,7 @@ def _generalisation(chosen: Mapping[str, str], rows: pd.DataFrame) -> Iterator[s
     yield f"## MBCD on {_DATA[chosen['dataset']]}, an unseen domain ({chosen['epochs']} epochs, {tuned})"
     compared = rows[rows["part"] == "compared"]
     yield _versus("mbcd", compared, list(dict.fromkeys(compared["target"])))
+    yield _settings(compared)
     single = rows[rows["part"] == "single source"]
     if len(single):
         yield "From a single source domain, the first of the others:"
@@ -128,7 +129,9 @@ def _gap(chosen: Mapping[str, str], rows: pd.DataFrame) -> Iterator[str]:
     tuned = "each method tuned" if chosen["tuned"] == "True" else "one setting for all methods"
     share = f"{float(chosen['share']):.0%} of each modality"
     yield f"## GMM-adaptive on {_DATA[chosen['dataset']]}, {share} {condition} ({chosen['epochs']} epochs, {tuned})"
-    yield _two_readings("gmm-adaptive", rows[rows["part"] == "compared"].assign(arm=lambda of: of["method"]))
+    compared = rows[rows["part"] == "compared"]
+    yield _two_readings("gmm-adaptive", compared.assign(arm=compared["method"]))
+    yield _settings(compared)
     yield "Its parts, one left out at a time, with one setting:"
     ablation = rows[rows["part"] == "ablation"]
     arms = ablation["method"].where(ablation["method"] != "gmm-adaptive", ablation["settings"])
@@ -169,6 +172,16 @@ def _two_readings(ours: str, rows: pd.DataFrame, names: Mapping[str, str] | None
         for r in readings
     ]
     return "\n\n".join([_markdown(["method", *head], table), *sentences])
+
+
+def _settings(rows: pd.DataFrame) -> str:
+    """What was chosen for each method, by target."""
+    lines = ["<details><summary>Settings</summary>", ""]
+    for name, of_method in rows.groupby("method", sort=False):
+        pairs = dict.fromkeys(zip(of_method["target"], of_method["settings"], strict=True))
+        chosen = [f"→ {target}: {used or 'defaults'}" if target else used or "defaults" for target, used in pairs]
+        lines.append(f"- {_name(name)}: {'; '.join(chosen)}")
+    return "\n".join([*lines, "", "</details>"])
 
 
 def _sentence(ours: str, verdicts: Mapping[str, bool | None], ahead: Mapping[str, Estimate]) -> str:
