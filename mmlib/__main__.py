@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib run`, `python -m mmlib data` and `python -m mmlib bench`."""
+"""The command line: `python -m mmlib` with `run`, `data`, `bench` or `results`."""
 
 import argparse
 import importlib.util
@@ -11,7 +11,9 @@ STOPPED, BAD = 130, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status: 0, 1 after failures, 2 if nothing was run, 130 if it was stopped."""
-    parser = argparse.ArgumentParser(prog="python -m mmlib", description="Run the notebooks; prepare data; measure.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mmlib", description="Run the notebooks; prepare data; measure; show what was measured."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")
     run.add_argument("suite", nargs="?", default="quick", help="a file of notebooks/suites, without .yaml")

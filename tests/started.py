@@ -18,7 +18,7 @@ class Started:
     def __init__(self, arguments: Sequence[str], runner: Sequence[str], folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._said = [folder / name for name in ("stdout", "stderr")]
-        self._process = _FORKS.Process(target=_command, args=(arguments, runner, self._said))
+        self._process = _FORKS.Process(target=_command, args=(arguments, runner, self._said), daemon=True)
         self._process.start()
         self.pid = self._process.pid
 

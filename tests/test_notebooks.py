@@ -102,7 +102,7 @@ FLAT_OUT = {
     "07_modality_gap_and_gmm": [
         "the rule ends the warm-up between the first and the last epoch",
         "our mixture agrees with scikit-learn (largest difference of the means)",
-        "of one population of skewed scores, too (BIC)",
+        "two components also fit one population's skewed gaps better than one (BIC)",
     ],
 }
 

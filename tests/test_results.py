@@ -1,5 +1,7 @@
 """Results are data: collected from finished suites, and every table and sentence about them computed from rows."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ rows = [
 versions = {"python": "3", "torch": "2", "platform": "p", "cpu cores": "2", "gpu": "none"}
 record = {"title": "t", "claims": [], "runs": [*rows, {**rows[0], "part": ""}], "environment": versions}
 """
+ABOUT_TWO = '{"dataset": "spoken_digits", "epochs": 2, "tuning": "none"}'
 
 
 @pytest.fixture
@@ -48,8 +51,8 @@ def test_suites_are_collected_once(finished, tmp_path):
     rows = pd.read_csv(tmp_path / "measured.csv", dtype={"notebook": str})
     assert list(rows.columns) == list(measured.COLUMNS) and len(rows) == 12
     assert sorted(rows[rows["method"] == "mbcd"]["seed"]) == list(range(6)) and set(rows["notebook"]) == {"06"}
-    assert set(rows["parameters"]) == {"dataset=spoken_digits, epochs=2, tuning=none"}
-    assert rows["code"].str.len().eq(12).all() and rows["machine"].str.contains("torch").all()
+    assert set(rows["parameters"]) == {ABOUT_TWO}
+    assert rows["run"].str.len().eq(12).all() and rows["machine"].str.contains("torch").all()
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| ERM | 70.5 ± 0.6 | 70.5 ± 0.6 | +2.0 ± 0.0 | ahead |" in page
     assert "**MBCD** is ahead of ERM (6 seeds, Holm over 1 comparisons)." in page
@@ -63,18 +66,73 @@ def test_other_parameters_stand_beside_and_the_same_are_replaced(finished, tmp_p
     assert main(["results", "--collect", str(other)]) == 0
     rows = pd.read_csv(tmp_path / "measured.csv")
     seeds = rows[rows["method"] == "erm"].groupby("parameters")["seed"].apply(list)
-    assert seeds["dataset=spoken_digits, epochs=2, tuning=none"] == [10, 11, 12]
-    assert seeds["dataset=spoken_digits, epochs=3, tuning=none"] == [0, 1, 2]
+    assert seeds[ABOUT_TWO] == [10, 11, 12]
+    assert seeds[ABOUT_TWO.replace("2", "3")] == [0, 1, 2]
 
 
 def test_what_the_present_code_would_not_repeat_is_refused(finished, tmp_path, capsys):
     before = (tmp_path / "measured.csv").read_bytes()
     finished.notebook("06_x", NOTEBOOK.replace("0.72", "0.9"), PARAMETERS)
     assert main(["results", "--collect", str(finished.out)]) == 2
-    assert "06_x cannot be collected: changed since. Run its suite again." in capsys.readouterr().err
+    assert "06_x cannot be collected: changed since. Run its suite again" in capsys.readouterr().err
     assert main(["results", "--collect", str(tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
     assert (tmp_path / "measured.csv").read_bytes() == before and not (tmp_path / "RESULTS.md").exists()
+
+
+def test_a_seed_that_is_there_twice_or_missing_is_refused(finished, tmp_path, capsys):
+    before = (tmp_path / "measured.csv").read_bytes()
+    other = finished.out.with_name("other")
+    assert main(["run", "--notebooks", str(finished.notebooks), "--out", str(other), "-p", "seeds=4"]) == 0
+    assert main(["results", "--collect", str(finished.out), str(other)]) == 2
+    assert "hold seed 0 of erm" in capsys.readouterr().err
+    finished.notebook(
+        "06_x", NOTEBOOK.replace("first_seed + seeds)", "first_seed + (method == 'erm') + 1)"), PARAMETERS
+    )
+    third = finished.out.with_name("third")
+    assert main(["run", "--notebooks", str(finished.notebooks), "--out", str(third)]) == 0
+    assert main(["results", "--collect", str(third)]) == 2
+    assert "Not every method of 06 with" in capsys.readouterr().err
+    assert (tmp_path / "measured.csv").read_bytes() == before and not (tmp_path / "RESULTS.md").exists()
+
+
+def rows_of(part, method, settings, level):
+    """Four seeds, by which differences do not vary."""
+    found = {
+        "part": part,
+        "method": method,
+        "settings": settings,
+        "source": "",
+        "target": "",
+        "run": "x",
+        "machine": "m",
+    }
+    return [found | {"seed": s, "target accuracy": level + s / 100, "late target accuracy": level} for s in range(4)]
+
+
+def test_arms_of_an_ablation_are_named_by_what_they_lack():
+    chosen = {"dataset": "av_digits", "degradation": "noise", "degraded_in": "train", "share": 0.3, "epochs": 9}
+    ours = "gmm-adaptive"
+    rows = rows_of("compared", "erm", "", 0.7) + rows_of("compared", ours, "warm_up=6", 0.8)
+    rows += rows_of("ablation", "erm", "", 0.7) + rows_of("ablation", ours, "warm_up=6", 0.8)
+    rows += rows_of("ablation", ours, "gap=0.0, warm_up=6", 0.9)
+    rows += rows_of("ablation", ours, "fusion=0.0, gap=0.0, trust=1.0, warm_up=6", 0.8)
+    about = {"notebook": "08", "parameters": json.dumps(chosen | {"tuned": False})}
+    page = measured.rendered(pd.DataFrame(rows).assign(**about))
+    assert "## GMM-adaptive on AV-Digits, 30 % of each modality noise in training (9 epochs, one setting" in page
+    assert "| without gap | 91.5 ± 2.1 | -10.0 ± 0.0 | behind | 90.0 ± 0.0 | -10.0 ± 0.0 | behind |" in page
+    assert "is ahead of ERM; behind without gap; not distinguishable from trust alone (4 seeds" in page
+
+
+def test_purification_without_its_early_arm():
+    chosen = {"dataset": "av_digits", "degradation": "mismatch", "share": 0.3, "epochs": 9, "warm_up": 7}
+    rows = rows_of("purification", "multi-loss", "", 0.7) + rows_of("purification", "purified", "warm_up=7", 0.8)
+    rows += rows_of("purification", "purified", "keep=random, warm_up=7", 0.6)
+    rows += rows_of("purification", "purified", "relative=False, warm_up=7", 0.75)
+    rows += rows_of("purification", "purified", "warm_up=1", 0.2)
+    page = measured.rendered(pd.DataFrame(rows).assign(notebook="09", parameters=json.dumps(chosen)))
+    assert "**purified** is ahead of everything, as many at random and purified by plain scores" in page
+    assert "| everything | 71.5 ± 2.1 | +10.0 ± 0.0 | ahead |" in page and "+60.0" not in page
 
 
 def test_holm_in_steps():
@@ -83,7 +141,7 @@ def test_holm_in_steps():
     expected = [0.0012442507770934691, 0.024056715275369865, 0.034896984510150914, 0.2379856997738206]  # scipy's
     assert [value.p_value for value in values] == pytest.approx(expected)
     assert holm(values) == [True, None, None, None] and holm(values[1:3]) == [True, False]
-    assert holm([]) == [] and holm([estimate([1.0])]) == [None]
+    assert holm([]) == [] and holm([estimate([1.0]), values[0], estimate([1.0]), values[0]]) == [None, True, None, True]
 
 
 def test_holm_keeps_its_promise():

@@ -122,6 +122,8 @@ class AGM(Modulated):
         """The encoders' gradients scaled, and each modality's part of the fused head's."""
         super().backward(losses)
         head, sizes = self.model.fused_head, [self.model.encoders[name].features for name in self.model.modalities]
+        if head.weight.grad is None:  # a head that is not trained
+            return
         for columns, coefficient in zip(head.weight.grad.split(sizes, 1), self._coefficients, strict=True):
             self.modulate(columns, coefficient)
         self.modulate(head.bias.grad, self._coefficients.mean())
@@ -154,6 +156,8 @@ class MMPareto(MultiLoss):
             weight.grad = sum(parts)
         for name in self.model.modalities:
             encoder = [weight for weight in self.model.encoders[name].parameters() if weight.requires_grad]
+            if not encoder:
+                continue
             pairs = [(fused[weight], own[weight]) for weight in encoder]
             share = fused_share(*zip(*pairs, strict=True))
             self.watched[f"{name} fused share"] = share

@@ -53,7 +53,7 @@ class CMRF(Method):
         return self.average.module[0]
 
     def on_train_start(self, total_steps: int, steps_per_epoch: int) -> None:
-        """Fix the step with which averaging begins, and after which distillation does."""
+        """Fix the step with which averaging begins; distillation does with the next one."""
         self.first_step = max(1, round(self.start * total_steps))
 
     def after_step(self) -> None:

@@ -111,12 +111,13 @@ class MBCD(Method):
             features = self.model.normalise(self._second_pass(below, losses))
         fused_logits = self.model.fuse(features, mask)
         losses["fused"] = fused_cross_entropy(fused_logits, batch.labels)
-        if self.weight or self.unimodal_weight:
+        weights = {"fused": self.weight, **dict.fromkeys(logits, self.unimodal_weight)}
+        if any(weights.values()):
             teacher_logits = self._teacher_logits(batch.inputs, below)
             for name, student_logits in {"fused": fused_logits, **logits}.items():
-                weight = self.weight if name == "fused" else self.unimodal_weight
-                losses[f"distillation {name}"] = weight * distillation(teacher_logits, student_logits)
-        elif self.dropout == "adaptive" and not self.unimodal:
+                if weights[name]:
+                    losses[f"distillation {name}"] = weights[name] * distillation(teacher_logits, student_logits)
+        if self.dropout == "adaptive" and not self.unimodal and not self.unimodal_weight:
             apart = self.model.unimodal_logits({name: value.detach() for name, value in features.items()})
             losses |= unimodal_cross_entropies(apart, batch.labels)
         return losses

@@ -185,6 +185,8 @@ class SWAD(WeightAveraging):
         self._merge(inside[-1] + 1 if inside else 0)
 
     def _merge(self, count: int) -> None:
+        if not count:
+            return
         network = copy.deepcopy(self.average.module)
         for _, steps, weights in self.waiting[:count]:
             network.load_state_dict(weights)

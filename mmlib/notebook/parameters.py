@@ -50,7 +50,9 @@ SHARED = {
     "batch_size": Shared(Whole(2, 4096), "clips per step"),
     "learning_rate": Shared(Number(1e-6, 1.0), "of the optimiser"),
     "weight_decay": Shared(Number(0.0, 1.0), "of the optimiser"),
-    "tuning": Shared(TUNING, '"none"; "grid": each method\'s settings by validation data, of four'),
+    "tuning": Shared(
+        TUNING, '"none"; "grid": each method\'s settings by validation data, of four; "mmdg-bench": of eleven'
+    ),
     "tuned": Shared(bool, "choose each method's settings on validation data first, from equally large grids"),
     "rivals": Shared(bool, "also compare with more methods"),
     "directions": Shared(Whole(2, 1000), "random directions for the loss increase"),

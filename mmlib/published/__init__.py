@@ -1,4 +1,4 @@
-"""Numbers printed in papers, shown beside measured ones and never mixed with them."""
+"""Numbers printed in papers, shown beside measured ones and never mixed with them; and the kit's own (`measured`)."""
 
 from importlib.resources import files
 

@@ -81,7 +81,9 @@ def holm(estimates: Sequence[Estimate], level: float = 0.05) -> list[bool | None
     first that is not.
     """
     verdicts: list[bool | None] = [None] * len(estimates)
-    order = sorted(range(len(estimates)), key=lambda place: estimates[place].p_value)
+    order = sorted(
+        range(len(estimates)), key=lambda place: (math.isnan(estimates[place].p_value), estimates[place].p_value)
+    )
     for rank, place in enumerate(order):
         if not estimates[place].p_value <= level / (len(estimates) - rank):
             break

@@ -52,16 +52,22 @@ def settings_by(
     numbers: Sequence[int],
     modalities: tuple[str, ...],
     *,
+    fixed: Options = (),
     architecture: Architecture = DEFAULT,
 ) -> dict[str, Options]:
-    """For each target, the method's settings by one of three protocols: "none": its defaults; "grid": the best of
+    """For each target, the method's settings by one of three protocols: "none": those `fixed`; "grid": the best of
     `methods.GRIDS`, by a seed that no result uses [kit]; "mmdg-bench": the best of `methods.bench_configurations`, by
-    the first of the seeds `numbers` that results use, as in MMDG-Bench, which reports the mean of three. Raises a
-    ValueError for another protocol."""
+    the first of the seeds `numbers` that results use, as in MMDG-Bench, which reports the mean of three. What is tried
+    replaces what is fixed, but for an average's half-life where its decay is. Raises a ValueError for another
+    protocol."""
     check({"tuning": tuning}, {"tuning": TUNING})
     if tuning == "none":
-        return dict.fromkeys(targets, ())
-    tried = methods.GRIDS[method] if tuning == "grid" else methods.bench_configurations(method)
+        return dict.fromkeys(targets, fixed)
+    off = {"half_life"} if "decay" in dict(fixed) else set()
+    tried = [
+        tuple((dict(fixed) | {name: value for name, value in options if name not in off}).items())
+        for options in (methods.GRIDS[method] if tuning == "grid" else methods.bench_configurations(method))
+    ]
     seed = _SEED_OF_GRID if tuning == "grid" else numbers[0]
     return tune(method, tried, splits, config, targets, [seed], modalities, architecture=architecture)
 

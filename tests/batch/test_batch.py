@@ -159,6 +159,7 @@ def test_the_suites_there_are_can_be_listed(kit, capsys):
     assert capsys.readouterr().out.splitlines() == ["deep   for the night", "quick  all of them"]
 
 
+@pytest.mark.alone
 def test_runs_go_side_by_side_and_results_are_a_table(kit, without_jupyter):
     code = """import time
 time.sleep(2)

@@ -91,6 +91,7 @@ def test_a_run_that_cannot_be_is_refused_before_anything_is_trained(toy_splits, 
         identity(toy_splits, run)
 
 
+@pytest.mark.alone
 def test_naming_runs_of_large_networks_builds_none(toy_splits, monkeypatch):
     architecture = Architecture(encoder="slowfast-r101", fused_head="mlp", frozen=True)
     started = time.perf_counter()

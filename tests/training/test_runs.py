@@ -391,6 +391,9 @@ def test_settings_by_each_protocol(toy_splits):
     assert chosen("mmdg-bench") in methods.bench_configurations("rna-net")
     with pytest.raises(ValueError, match="tuning must be one of none, grid, mmdg-bench"):
         chosen("guesses")
+    given = {"fixed": (("decay", 0.9),)}
+    of_ema = settings_by("ema", "grid", toy_splits, CONFIG, ["there"], [3], ("left", "right"), **given)["there"]
+    assert dict(of_ema)["decay"] == 0.9 and dict(of_ema).keys() == {"decay", "learning_rate"}
 
 
 def test_protocols(toy_splits):
