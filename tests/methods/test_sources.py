@@ -1,5 +1,6 @@
-"""Each rival's distinctive part against its authors' code: small inputs, and what that code computes from them in
-double precision, written down."""
+"""Each rival's distinctive part against its authors' code: small inputs, and numbers in double precision that do not
+come from this kit. The contrast and MMPareto's weights were computed by the authors' own code; the others by a separate
+program that follows it line by line; RNA-Net's and MBSD's from the equation, without code to compare with."""
 
 import math
 
