@@ -18,12 +18,11 @@ PAGE = suites.NOTEBOOKS / "RESULTS.md"
 def write_results(folders: Sequence[Path]) -> Path:
     """Take over the trainings of these batches' folders, if any, and write the page. Raises like `collected`; then
     nothing is written."""
-    rows = measured()
-    if folders:
-        rows = collected(folders, rows)
+    rows = collected(folders, measured()) if folders else measured()
     page = rendered(rows)
-    with atomic_path(TABLE) as temporary:
-        rows.to_csv(temporary, index=False)
+    if folders:
+        with atomic_path(TABLE) as temporary:
+            rows.to_csv(temporary, index=False)
     with atomic_path(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return PAGE
