@@ -14,6 +14,12 @@ def test_from_arrays_accepts_numpy_and_names_everything():
     assert data.input_shapes == {"x": (2,), "y": (3, 3)}
 
 
+def test_large_values_are_not_taken_for_infinite_ones():
+    for largest in (np.finfo(np.float16).max, np.finfo(np.float32).max):
+        data = MultimodalDataset.from_arrays({"x": np.full((2, 4), largest)}, [0, 1])
+        assert data.inputs["x"].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
