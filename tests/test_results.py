@@ -129,10 +129,23 @@ def test_purification_without_its_early_arm():
     rows = rows_of("purification", "multi-loss", "", 0.7) + rows_of("purification", "purified", "warm_up=7", 0.8)
     rows += rows_of("purification", "purified", "keep=random, warm_up=7", 0.6)
     rows += rows_of("purification", "purified", "relative=False, warm_up=7", 0.75)
+    rows += rows_of("purification", "purified", "known=0.0, warm_up=7", 0.81)
+    rows += rows_of("purification", "purified", "threshold=1.0, warm_up=7", 0.78)
     rows += rows_of("purification", "purified", "warm_up=1", 0.2)
     page = measured.rendered(pd.DataFrame(rows).assign(notebook="09", parameters=json.dumps(chosen)))
-    assert "**purified** is ahead of everything, as many at random and purified by plain scores" in page
+    ahead = "everything, as many at random, purified by plain scores and purified by what a modality knows alone"
+    assert f"**purified** is ahead of {ahead}; behind purified by the gap alone" in page
     assert "| everything | 71.5 ± 2.1 | +10.0 ± 0.0 | ahead |" in page and "+60.0" not in page
+
+
+def test_the_warm_up_rule_stands_between_the_best_epoch_and_the_last():
+    chosen = {"dataset": "av_digits", "degradation": "mismatch", "share": 0.3, "epochs": 25}
+    rows = pd.DataFrame(rows_of("warm-up rule", "multi-loss", "", 0.7)).assign(**{"last AUC": "0.7"})
+    rows = rows.assign(**{"stops after": ["9", "12", "9", "10"], "AUC there": "0.9", "best AUC": "0.95"})
+    page = measured.rendered(rows.assign(notebook="07", parameters=json.dumps(chosen)))
+    assert "## The warm-up rule on AV-Digits, 30 % of each modality swapped in training (25 epochs)" in page
+    figures = ("0.900 ± 0.000", "0.950 ± 0.000", "0.700 ± 0.000", "0.050 ± 0.000", "+0.200 ± 0.000")
+    assert f"| 9 to 12 | {' | '.join(figures)} | ahead |" in page
 
 
 def test_holm_in_steps():

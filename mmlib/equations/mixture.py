@@ -140,9 +140,10 @@ class Separation:
         return "two peaks" if has_two_peaks(self.values) else "two components, one peak"
 
 
-def separate(values: Tensor) -> Separation:
+def separate(values: Tensor, variance_floor: float = VARIANCE_FLOOR) -> Separation:
     """Fit one and two components and compare. Raises like `fit_mixture`."""
-    two, one = fit_mixture(values, 2), fit_mixture(values, 1, iterations=1)
+    two = fit_mixture(values, 2, variance_floor=variance_floor)
+    one = fit_mixture(values, 1, iterations=1, variance_floor=variance_floor)
     return Separation(values.detach().flatten(), two, one.bic - two.bic)
 
 

@@ -11,7 +11,7 @@ from mmlib.checks import SHARE, Number, Whole, check
 from mmlib.data.dataset import Batch, MultimodalDataset, draw_evenly
 from mmlib.data.digits.degradation import degraded_samples
 from mmlib.equations.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
-from mmlib.equations.mixture import Inseparable, Mixture, heads_have_peaked, separate
+from mmlib.equations.mixture import VARIANCE_FLOOR, Inseparable, Mixture, heads_have_peaked, separate
 from mmlib.methods.erm import MultiLoss
 from mmlib.models import MultimodalClassifier
 from mmlib.models.evaluate import sample_scores
@@ -31,6 +31,7 @@ class GapMixture(MultiLoss):
     """
 
     counted = ("scores", "accuracies", "warm")
+    variance_floor = VARIANCE_FLOOR  # of the mixture's components
 
     def __init__(self, model: MultimodalClassifier, warm_up: int | str, smoothing: float, relative: bool) -> None:
         super().__init__(model)
@@ -79,7 +80,7 @@ class GapMixture(MultiLoss):
         """
         gaps = self.gaps()
         try:
-            separation = separate(gaps)
+            separation = separate(gaps, self.variance_floor)
         except Inseparable:
             return torch.zeros_like(gaps), None
         self.watched["bic gain"] = separation.bic_gain
@@ -178,13 +179,18 @@ class GMMAdaptive(GapMixture):
 
 
 class Purified(GapMixture):
-    """Data purification: after the warm-up, plain multi-loss on the samples with q_i < `threshold` only.
+    """Data purification: after the warm-up, plain multi-loss on some of the samples only: those with q_i ≤ `threshold`
+    that some modality knows, max_k r_k,i ≥ `known`.
+
+    The second condition is this kit's [kit]: where all signals are wrong, no modality is ahead, and the gap is as small
+    as that of a good sample. With it, the balanced component may be wider (`variance_floor`), and keeps more of the
+    good ones; without it, that lets in those that are wrong throughout. With plain scores r_k,i is p_k,i.
 
     The mixture is fitted once, at the end of the warm-up. Every later epoch has as many steps as before: the kept
     samples are drawn evenly, none again before all were drawn. `keep` says which they are; controls of one seed share
     the same warm-up, bit for bit, as does multi-loss, the control that keeps everything:
 
-    * "balanced": those with q_i below the threshold;
+    * "balanced": those as above;
     * "random": equally many at random;
     * "clean": those that were not degraded, for data with ground truth (fields `degraded_…`): a perfect filter.
     """
@@ -199,11 +205,14 @@ class Purified(GapMixture):
         smoothing: float = 0.7,
         relative: bool = True,
         threshold: float = 0.5,
+        known: float = 0.5,
+        variance_floor: float = 0.01,
         keep: str = "balanced",
     ) -> None:
         super().__init__(model, warm_up, smoothing, relative)
-        self.check(locals(), threshold=Number(0, 1, above=True), keep=self.KEEP)
-        self.threshold, self.keep = threshold, keep
+        self.check(locals(), threshold=Number(0, 1, above=True), known=SHARE, keep=self.KEEP)
+        self.check(locals(), variance_floor=Number(0, above=True))
+        self.threshold, self.known, self.variance_floor, self.keep = threshold, known, variance_floor, keep
         self.draw = int(torch.randint(2**31, ()))  # `methods.build` seeds it
         self.kept: Tensor | None = None
 
@@ -222,9 +231,13 @@ class Purified(GapMixture):
         if self.keep == "clean":
             rows = (~degraded_samples(train)).nonzero().squeeze(1).cpu()
         else:
-            rows = (self.posterior()[0] < self.threshold).nonzero().squeeze(1).cpu()
+            known = relative_scores(self.scores, self.usual).amax(0) >= self.known
+            rows = (known & (self.posterior()[0] <= self.threshold)).nonzero().squeeze(1).cpu()
         if len(rows) == 0:
-            raise ValueError(f"No sample is kept below threshold {self.threshold}; raise it, or use a longer warm-up.")
+            raise ValueError(
+                f"No sample is kept: none that a modality knows (known={self.known}) has a posterior up to threshold "
+                f"{self.threshold}. Change either, or use a longer warm-up."
+            )
         if self.keep == "random":
             generator = torch_generator("purified at random", self.draw)
             rows = torch.randperm(len(train), generator=generator)[: len(rows)].sort().values

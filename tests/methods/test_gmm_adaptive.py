@@ -291,8 +291,8 @@ class TestPurified:
 
     def test_kept_samples_are_those_below_the_threshold_and_drawn_evenly(self):
         data = mismatched(300)
-        method, (first, second) = self.rows(data, "balanced", threshold=0.3)
-        below = (method.posterior()[0] < 0.3).nonzero().squeeze(1)
+        method, (first, second) = self.rows(data, "balanced", threshold=0.3, known=0.0)
+        below = (method.posterior()[0] <= 0.3).nonzero().squeeze(1)
         assert torch.equal(method.kept, below)
         assert set(first.tolist()) == set(below.tolist()) and not torch.equal(first, second)
         counts = torch.bincount(first, minlength=len(data))[below]
@@ -302,6 +302,30 @@ class TestPurified:
         data = mismatched(300)
         sizes = [len(self.rows(data, "balanced", threshold=threshold)[0].kept) for threshold in (0.1, 0.5, 0.9)]
         assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+    def test_what_no_modality_knows_is_left_out_although_its_gap_is_small(self):
+        """A third each: known to both modalities, to one of them, to none."""
+        score = 0.02 * torch.rand(2, 300, generator=torch.Generator().manual_seed(0))
+        score[:, :100] += 0.9
+        score[1, 100:200] += 0.9
+        third = torch.arange(300) // 100
+        for relative in (True, False):
+            kept = {}
+            for known in (0.5, 0.0):
+                method = made("purified", known=known, relative=relative)
+                method.scores = score
+                kept[known] = third[method._chosen(mismatched(300))].bincount(minlength=3).tolist()
+            assert kept == {0.5: [100, 0, 0], 0.0: [100, 0, 100]}
+
+    def test_a_wider_balanced_component_keeps_more(self):
+        """Where most gaps are exactly zero, the narrowest component leaves out what is nearly so."""
+        nearly = torch.cat([torch.zeros(150), torch.linspace(0, 0.2, 50), torch.linspace(0.3, 1, 100)])
+        kept = {}
+        for floor in (1e-4, 0.01):
+            method = made("purified", relative=False, variance_floor=floor)
+            method.scores = torch.stack([torch.ones(300), 1 - nearly])
+            kept[floor] = int((method._chosen(mismatched(300)) < 200).sum())
+        assert kept[1e-4] < 170 and kept[0.01] == 200, kept
 
     def test_everything_random_depends_on_the_seed(self):
         data = mismatched(300)
@@ -316,8 +340,10 @@ class TestPurified:
     def test_an_empty_filter_and_missing_truth_are_refused(self):
         data = mismatched(300)
         method = made("purified", keep="balanced", threshold=0.5)
-        method.posterior = lambda: (torch.ones(len(data)), None)
-        with pytest.raises(ValueError, match=r"No sample is kept below threshold 0\.5"):
+        method.scores, method.posterior = torch.ones(2, len(data)), lambda: (torch.ones(len(data)), None)
+        with pytest.raises(
+            ValueError, match=r"none that a modality knows \(known=0\.5\) has a posterior up to threshold 0\.5"
+        ):
             method._chosen(data)
         with pytest.raises(ValueError, match="no ground truth"):
             made("purified", keep="clean")._chosen(replace(data, truth={}))
