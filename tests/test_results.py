@@ -138,6 +138,19 @@ def test_purification_without_its_early_arm():
     assert "| everything | 71.5 ± 2.1 | +10.0 ± 0.0 | ahead |" in page and "+60.0" not in page
 
 
+def test_two_ways_to_choose_settings_stand_side_by_side():
+    def measured_with(tuning, ahead):
+        rows = rows_of("compared", "mbcd", "", 0.7 + ahead) + rows_of("compared", "ema + multi-loss", "", 0.7)
+        chosen = {"dataset": "av_digits", "epochs": 12, "tuning": tuning}
+        return pd.DataFrame(rows).assign(target="M", notebook="06", parameters=json.dumps(chosen))
+
+    grid, bench = measured_with("grid", 0.02), measured_with("mmdg-bench", 0.01)
+    assert "## Two ways" not in measured.rendered(grid)
+    page = measured.rendered(pd.concat([grid, bench]))
+    assert "| each method tuned over its grid | 4 | 73.5 ± 2.1 | 71.5 ± 2.1 | +2.0 ± 0.0 |" in page
+    assert "| each method tuned as in MMDG-Bench | 4 | 72.5 ± 2.1 | 71.5 ± 2.1 | +1.0 ± 0.0 |" in page
+
+
 def test_the_warm_up_rule_stands_between_the_best_epoch_and_the_last():
     chosen = {"dataset": "av_digits", "degradation": "mismatch", "share": 0.3, "epochs": 25}
     rows = pd.DataFrame(rows_of("warm-up rule", "multi-loss", "", 0.7)).assign(**{"last AUC": "0.7"})
