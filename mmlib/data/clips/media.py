@@ -1,9 +1,8 @@
 """Decode sound, video and pictures with PyAV, which bundles FFmpeg: any common format, no system library."""
 
 import tarfile
-import threading
 import wave
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,13 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-Choice = Callable[[np.ndarray], np.ndarray]  # times of all frames in seconds → indices of the frames wanted, in order
+from mmlib.data.clips.demuxing import HOLE, CorruptClip, Packets, chosen_stream
+from mmlib.data.clips.frames import Choice, Decoder, Frames, scaled
+from mmlib.data.clips.sound import Waveform, share_of_silence
+
+MOST_LOST = 0.05  # share of a clip's packets that may be undecodable before the clip is corrupt
 _POINTER = b"version https://git-lfs"
-_own = threading.local()
-
-
-class CorruptClip(ValueError):
-    """A file that exists but cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Media:
 
     waveform: np.ndarray | None
     frames: np.ndarray | None
-    facts: dict[str, float | int]
+    facts: dict[str, float | int | str]
 
 
 def every_second(start: float, stop: float, count: int) -> Choice:
@@ -61,132 +59,85 @@ def read_media(
     pixels: str = "rgb24",
     start: float = 0.0,
     stop: float | None = None,
+    most_lost: float = MOST_LOST,
 ) -> Media:
     """Decode one file in one pass: its sound at `sample_rate` between `start` and `stop` (seconds), if requested, and
-    the frames that `choose` selects, scaled to `size` (height, width).
+    the frames that `choose` selects, scaled to `size` (height, width), which the whole picture fills.
 
-    Raises CorruptClip where a stream is missing, undecodable or shorter than the file says.
+    Sound and pictures are on one clock, which is zero where the first of both begins. Beginnings that differ by less
+    than a tenth of a second are taken to be the same. Raises CorruptClip where a stream is missing or shorter than the
+    file says, and where more than the share `most_lost` of the packets decoded cannot be, or come out with errors.
     """
-    facts: dict[str, float | int] = {}
-    waveform = _Waveform(sample_rate, start, stop) if sample_rate is not None else None
-    frames: _Frames | None = None
+    waveform = None if sample_rate is None else Waveform(sample_rate, start, stop, path)
     try:
         with av.open(str(path)) as container:
-            video = _stream(container, path, "video") if choose is not None else None
-            sound = _stream(container, path, "audio") if sample_rate is not None else None
-            packets = container.demux(*(stream for stream in (video, sound) if stream is not None))
-            if sound is not None:
-                facts["sample_rate"] = sound.codec_context.sample_rate
-            if video is not None:
-                packets = list(packets)  # still compressed: their time stamps say which frames there are
-                times = _frame_times([packet for packet in packets if packet.stream is video], container, path)
-                frames = _Frames(choose(times), size, pixels)
-                facts |= {"duration": round(float(times[-1]), 3), "frames": len(times)}
-            elif start > 1:
-                container.seek(int((start - 1) * av.time_base))
-            for packet in packets:
-                taker = frames if packet.stream is video else waveform
-                if not taker.complete:
-                    for frame in packet.decode():
-                        taker.take(frame)
-                if all(part is None or part.complete for part in (waveform, frames)):
-                    break
-            samples = None if waveform is None else waveform.joined(path)
-            pictures = None if frames is None else frames.joined(path)
-    except av.error.FFmpegError as error:
-        if path.exists() and path.read_bytes().startswith(_POINTER):
+            media = _read(container, path, waveform, choose, size, pixels)
+    except CorruptClip:
+        raise
+    except Exception as error:  # whatever else a damaged file sets off, in FFmpeg or here, is the matter of this clip
+        if path.is_file() and path.read_bytes().startswith(_POINTER):
             raise CorruptClip(f"{path} is a git-LFS pointer and not the clip: fetch it with git lfs pull.") from error
-        raise CorruptClip(f"{path} cannot be decoded: {error.strerror or error}.") from error
-    if samples is not None and pictures is None:
-        facts["duration"] = round(len(samples) / sample_rate, 3)
+        what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise CorruptClip(f"{path} cannot be decoded: {what}.") from error
+    lost, tried = media.facts["lost"], media.facts.pop("tried")
+    if lost > most_lost * tried:
+        raise CorruptClip(f"{path}: {lost} of {tried} packets cannot be decoded without errors.")
+    return media
+
+
+def _read(
+    container: av.container.InputContainer,
+    path: Path,
+    waveform: Waveform | None,
+    choose: Choice | None,
+    size: tuple[int, int] | None,
+    pixels: str,
+) -> Media:
+    video = None if choose is None else chosen_stream(container, path, "video")
+    sound = None if waveform is None else chosen_stream(container, path, "audio")
+    zero = None  # of the clock; None: where the sound begins
+    if video is None and waveform.start > 1:
+        zero = float((sound.start_time or 0) * sound.time_base)
+        container.seek(int((zero + waveform.start - 1) * av.time_base))
+    packets: Iterable[av.Packet] = Packets(container, path)
+    if video is not None:
+        packets = list(packets)  # still compressed: their time stamps say which frames there are
+    facts: dict[str, float | int | str] = {"lost": 0, "tried": 0}
+    if waveform is not None:
+        decoder = Decoder()
+        for packet in packets:
+            if packet.stream_index == sound.index:
+                for frame in decoder(packet):
+                    waveform.take(frame)
+                if waveform.complete:
+                    break
+        facts |= {"lost": decoder.lost, "tried": decoder.tried}
+    begin = 0.0 if waveform is None or waveform.begin is None else waveform.begin
+    late = 0.0 if zero is None else begin - zero
+    pictures = None
+    if video is not None:
+        own = [packet for packet in packets if packet.stream_index == video.index]
+        frames = Frames(video, own, size, pixels, path)
+        if sound is not None:
+            facts["offset"] = round(begin - frames.begin, 3)
+            late = begin - frames.begin if abs(begin - frames.begin) > HOLE else 0.0
+        chosen = frames.choose(choose, frames.begin + min(late, 0.0))
+        pictures = chosen.frames
+        facts["lost"] += frames.decoder.lost
+        facts["tried"] += frames.decoder.tried
+        facts |= {"frames": len(chosen.times), "duration": round(chosen.end - float(chosen.times[0]), 3)} | chosen.facts
+    samples = None
+    if waveform is not None:
+        samples = waveform.samples(max(late, 0.0))
+        tracks = container.streams.audio
+        facts |= {
+            "sample_rate": waveform.own_rate,
+            "sound_seconds": round(len(samples) / waveform.sample_rate, 3),
+            "silence": share_of_silence(samples, waveform.sample_rate),
+            "sound_track": f"{tracks.index(sound) + 1} of {len(tracks)}",
+        }
+        facts.setdefault("duration", facts["sound_seconds"])
     return Media(samples, pictures, facts)
-
-
-def _stream(container: av.container.InputContainer, path: Path, kind: str) -> av.stream.Stream:
-    streams = getattr(container.streams, kind)
-    if not streams:
-        raise CorruptClip(f"{path} has no {kind} stream.")
-    streams[0].thread_type = "NONE"  # clips are decoded in parallel; threads within one only slow that down
-    return streams[0]
-
-
-def _frame_times(packets: list, container: av.container.InputContainer, path: Path) -> np.ndarray:
-    """Presentation times of all frames, from 0 on, without decoding them."""
-    stamps = [packet.dts if packet.pts is None else packet.pts for packet in packets if packet.size]
-    if not stamps or None in stamps:
-        raise CorruptClip(f"{path} has no video frames with time stamps.")
-    times = np.sort(np.array(stamps)) * float(packets[0].time_base)
-    times -= times[0]
-    declared = (container.duration or 0) / av.time_base
-    if declared - times[-1] > 1.0:
-        raise CorruptClip(f"{path} says that it lasts {declared:.1f} s and ends after {times[-1]:.1f} s (truncated?).")
-    return times
-
-
-class _Waveform:
-    """Collects sound as mono int16 at one rate."""
-
-    def __init__(self, sample_rate: int, start: float, stop: float | None) -> None:
-        self.resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
-        self.sample_rate, self.start, self.stop = sample_rate, start, stop
-        self.parts: list[np.ndarray] = []
-        self.skipped: int | None = None  # samples before `start`; known from the first frame on
-        self.complete = False
-
-    def take(self, frame: av.AudioFrame) -> None:
-        if self.skipped is None:
-            early = self.start - (frame.time or 0.0) if self.start else 0.0
-            self.skipped = max(0, round(early * self.sample_rate))
-        frame.pts = None  # gaps between time stamps are not filled
-        self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(frame)]
-        if self.stop is not None:
-            self.complete = sum(map(len, self.parts)) >= self.skipped + self._length()
-
-    def _length(self) -> int:
-        return round((self.stop - self.start) * self.sample_rate)
-
-    def joined(self, path: Path) -> np.ndarray:
-        self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(None)]
-        samples = np.concatenate(self.parts) if self.parts else np.zeros(0, np.int16)
-        samples = samples[self.skipped or 0 :]
-        samples = samples if self.stop is None else samples[: self._length()]
-        if not len(samples):
-            raise CorruptClip(f"{path} has no sound from {self.start:.2f} s on.")
-        return samples
-
-
-class _Frames:
-    """Collects the wanted frames, scaled."""
-
-    def __init__(self, wanted: np.ndarray, size: tuple[int, int] | None, pixels: str) -> None:
-        self.wanted, self.size, self.pixels = wanted, size, pixels
-        self.left = set(wanted.tolist())
-        self.taken: dict[int, np.ndarray] = {}
-        self.seen = 0
-
-    @property
-    def complete(self) -> bool:
-        return not self.left
-
-    def take(self, frame: av.VideoFrame) -> None:
-        if self.seen in self.left:
-            self.left.discard(self.seen)
-            self.taken[self.seen] = scaled(frame, self.size, self.pixels)
-        self.seen += 1
-
-    def joined(self, path: Path) -> np.ndarray:
-        if self.left:
-            raise CorruptClip(f"{path}: frame {min(self.left)} and {len(self.left) - 1} more could not be decoded.")
-        return np.stack([self.taken[index] for index in self.wanted.tolist()])
-
-
-def scaled(frame: av.VideoFrame, size: tuple[int, int] | None, pixels: str) -> np.ndarray:
-    """A frame as (height, width, channels) uint8; `pixels` is "rgb24" or "gray"."""
-    if not hasattr(_own, "reformatter"):  # one per thread: setting one up takes as long as ten frames
-        _own.reformatter = av.video.reformatter.VideoReformatter()
-    height, width = size or (frame.height, frame.width)
-    array = _own.reformatter.reformat(frame, width, height, pixels, interpolation="BILINEAR", threads=1).to_ndarray()
-    return array if array.ndim == 3 else array[..., None]
 
 
 def read_picture(content: bytes, name: str, size: tuple[int, int] | None = None, pixels: str = "rgb24") -> np.ndarray:
