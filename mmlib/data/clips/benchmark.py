@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmlib.checks import check
 from mmlib.data.cache import source_hash
-from mmlib.data.clips.media import every_second, read_media
+from mmlib.data.clips.media import MOST_LOST, every_second, read_media
 from mmlib.data.clips.preparation import Clip, Recipe
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.splits import Splits
@@ -32,11 +32,13 @@ Decoded = tuple[dict[str, np.ndarray], dict[str, float | int | str]]  # modality
 
 @dataclass(frozen=True)
 class Format:
-    """How clips lie in the cache: height and width of frames, and the length of sound in seconds and its rate in Hz."""
+    """How clips lie in the cache: height and width of frames, and the length of sound in seconds and its rate in Hz; and
+    the share of a file's packets that may be undecodable."""
 
     size: tuple[int, int]
     seconds: int
     sample_rate: int
+    most_lost: float = MOST_LOST
 
     def sound(self, waveform: np.ndarray) -> np.ndarray:
         """A waveform (samples,) cut to this length, or repeated up to it."""
@@ -78,8 +80,9 @@ class Benchmark:
             raise FileNotFoundError(f"{name} is missing below {source}. It is published at {self.lists}")
         return found[0]
 
-    def recipe(self, source: Path, name: str | None = None) -> Recipe:
-        """How the published files below `source` become the prepared data set `name`.
+    def recipe(self, source: Path, name: str | None = None, most_lost: float = MOST_LOST) -> Recipe:
+        """How the published files below `source` become the prepared data set `name`. Clips of which more than the
+        share `most_lost` cannot be decoded are corrupt.
 
         Raises FileNotFoundError where a list is missing, a ValueError where one is damaged or names a clip twice.
         """
@@ -92,12 +95,18 @@ class Benchmark:
             for modality, count in self.frames.items()
         }
         clips, parameters = self.find_clips(source)
-        common = {"sample_rate": self.sample_rate, "frame_size": list(size), "seconds": seconds}
+        common = {
+            "sample_rate": self.sample_rate,
+            "frame_size": list(size),
+            "seconds": seconds,
+            "most_lost": most_lost,
+            "read": "as players show it, on one clock",  # caches from before that were read otherwise
+        }
         return Recipe(
             name or self.folder,
             clips,
             sound | pictures,
-            partial(self.decode, form=Format(size, seconds, self.sample_rate)),
+            partial(self.decode, form=Format(size, seconds, self.sample_rate, most_lost)),
             common | parameters | {"stand_in": stand_in},
         )
 
@@ -199,7 +208,9 @@ def decode_file(clip: Clip, form: Format, frames: int) -> Decoded:
     event between the seconds `start` and `end` where its columns name one, otherwise of the first 10 s."""
     start, end = clip.columns.get("start", 0.0), clip.columns.get("end", 10.0)
     path = clip.files["clip"]
-    media = read_media(path, form.sample_rate, every_second(start, end, frames), form.size, start=start, stop=end)
+    media = read_media(
+        path, form.sample_rate, every_second(start, end, frames), form.size, "rgb24", start, end, form.most_lost
+    )
     return {"audio": form.sound(media.waveform), "image": media.frames}, media.facts | {"sha256": source_hash(path)}
 
 

@@ -26,7 +26,7 @@ from mmlib.data.clips.benchmark import (
     refuse_repeated,
     refuse_unknown,
 )
-from mmlib.data.clips.media import every_second, read_media
+from mmlib.data.clips.media import every_second, facts_of, read_media
 from mmlib.data.clips.preparation import Clip
 from mmlib.data.transforms import FrameCrop, MagnitudeSpectrogram
 
@@ -72,10 +72,12 @@ def decode(clip: Clip, form: Format) -> Decoded:
     """3 s of sound at 22,050 Hz, repeated where the clip is shorter, and 3 frames."""
     choose = every_second(0.0, np.inf, FRAMES)
     apart = "audio" in clip.files
-    media = read_media(clip.files["video"], None if apart else form.sample_rate, choose, form.size)
-    sound = read_media(clip.files["audio"], form.sample_rate) if apart else media
-    facts = sound.facts | media.facts | {"sha256": source_hash(*clip.files.values())}
-    return {"audio": form.sound(sound.waveform), "image": media.frames}, facts
+    rate, lost = form.sample_rate, form.most_lost
+    media = read_media(clip.files["video"], None if apart else rate, choose, form.size, most_lost=lost)
+    sound = read_media(clip.files["audio"], rate, most_lost=lost) if apart else media
+    facts = facts_of(media, sound) if apart else media.facts
+    arrays = {"audio": form.sound(sound.waveform), "image": media.frames}
+    return arrays, facts | {"sha256": source_hash(*clip.files.values())}
 
 
 def known_traps(clips: Sequence[Clip]) -> list[str]:

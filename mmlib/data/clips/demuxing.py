@@ -1,5 +1,6 @@
 """What a file says before it is decoded: its streams, its packets on one clock, and whether it ends early."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,13 +48,17 @@ class Packets:
 
     def __iter__(self) -> Iterator[av.Packet]:
         packet = None
-        for following in self._container.demux():
+        for following in self._demuxed():
             if following.size:
                 packet = following
                 self._place(packet)
             yield following
         if packet is not None:
             self._refuse_early_end(packet)
+
+    def _demuxed(self) -> Iterator[av.Packet]:
+        with contextlib.suppress(IndexError):  # PyAV's at its very end, if a stream turned up after the file was opened
+            yield from self._container.demux()
 
     def _place(self, packet: av.Packet) -> None:
         stamp = packet.pts if packet.dts is None else packet.dts

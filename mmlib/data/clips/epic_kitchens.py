@@ -158,7 +158,9 @@ def decode(clip: Clip, form: Format) -> Decoded:
     half, total = math.ceil(first / 2), (last - first) // 2
     flow = [read("flow", flow_folder, half, total, f"{axis}/", "gray") for axis in ("u", "v")]
     stop = min(clip.columns["end"], clip.columns["start"] + form.seconds)
-    media = read_media(clip.files["audio"], form.sample_rate, start=clip.columns["start"], stop=stop)
+    media = read_media(
+        clip.files["audio"], form.sample_rate, start=clip.columns["start"], stop=stop, most_lost=form.most_lost
+    )
     digest.update(media.waveform)
     arrays = {"video": video, "flow": np.concatenate(flow, -1), "audio": form.sound(media.waveform)}
     return arrays, media.facts | {"frames": last - first, "sha256": digest.hexdigest()}

@@ -12,7 +12,7 @@ import numpy as np
 from mmlib.data.cache import source_hash
 from mmlib.data.clips import mmdg
 from mmlib.data.clips.benchmark import Decoded, Format, Found, lines_of
-from mmlib.data.clips.media import read_media
+from mmlib.data.clips.media import facts_of, read_media
 from mmlib.data.clips.preparation import Clip
 
 CLASSES = ("sleeping", "watching tv", "eating", "drinking", "swimming", "running", "opening door")
@@ -55,14 +55,19 @@ def find_clips(source: Path) -> Found:
 def decode(clip: Clip, form: Format) -> Decoded:
     """Windows of pictures and flow from the middle of the clip, and its first 10 s of sound, repeated where it is
     shorter."""
-    media = read_media(clip.files["video"], choose=mmdg.WINDOWS["video"], size=form.size)
+    lost = form.most_lost
+    video = read_media(clip.files["video"], choose=mmdg.WINDOWS["video"], size=form.size, most_lost=lost)
     flow = [
-        read_media(clip.files[f"flow {axis}"], choose=mmdg.WINDOWS["flow"], size=form.size, pixels="gray").frames
+        read_media(clip.files[f"flow {axis}"], None, mmdg.WINDOWS["flow"], form.size, "gray", most_lost=lost)
         for axis in ("x", "y")
     ]
-    sound = read_media(clip.files["audio"], form.sample_rate)
-    arrays = {"video": media.frames, "flow": np.concatenate(flow, -1), "audio": form.sound(sound.waveform)}
-    return arrays, sound.facts | media.facts | {"sha256": source_hash(*clip.files.values())}
+    sound = read_media(clip.files["audio"], form.sample_rate, most_lost=lost)
+    arrays = {
+        "video": video.frames,
+        "flow": np.concatenate([one.frames for one in flow], -1),
+        "audio": form.sound(sound.waveform),
+    }
+    return arrays, facts_of(video, *flow, sound) | {"sha256": source_hash(*clip.files.values())}
 
 
 def known_traps(clips: Sequence[Clip]) -> list[str]:

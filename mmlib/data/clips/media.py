@@ -21,11 +21,23 @@ _POINTER = b"version https://git-lfs"
 @dataclass(frozen=True)
 class Media:
     """What a file held: a mono waveform (samples,) int16, chosen frames (count, height, width, channels) uint8, and
-    facts for the manifest: duration in seconds, number of frames, the sound's own sample rate."""
+    facts for the manifest.
+
+    Of pictures: their `duration` in seconds (where only sound was read, its), number of `frames`, `width` and `height`
+    as shown, `rotated` by degrees clockwise, `interlaced`, `constant_picture`. Of the stretch of sound: `sound_seconds`,
+    its own `sample_rate`, the share of digital `silence`, which `sound_track`. Of both: the `offset` in seconds by which
+    sound begins after the pictures, and how many packets were `lost`, of those decoded.
+    """
 
     waveform: np.ndarray | None
     frames: np.ndarray | None
     facts: dict[str, float | int | str]
+
+
+def facts_of(*media: Media) -> dict[str, float | int | str]:
+    """The facts of a clip of several files: the first one's where several state the same, all packets lost."""
+    together = {name: value for one in reversed(media) for name, value in one.facts.items()}
+    return together | {"lost": sum(one.facts["lost"] for one in media)}
 
 
 def every_second(start: float, stop: float, count: int) -> Choice:
@@ -70,7 +82,7 @@ def read_media(
     """
     waveform = None if sample_rate is None else Waveform(sample_rate, start, stop, path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             media = _read(container, path, waveform, choose, size, pixels)
     except CorruptClip:
         raise

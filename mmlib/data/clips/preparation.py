@@ -20,6 +20,20 @@ from mmlib.data.cache import atomic_path
 from mmlib.data.clips.media import CorruptClip
 from mmlib.data.stored import folder_of, map_arrays, read_manifest
 
+# Facts of a clip, as its decoding names them → columns of the report.
+_FACTS = {
+    "duration": "picture_seconds",
+    "sound_seconds": "sound_seconds",
+    "silence": "silence",
+    "constant_picture": "constant_picture",
+    "rotated": "rotated",
+    "interlaced": "interlaced",
+    "width": "width",
+    "height": "height",
+    "sound_track": "sound_track",
+    "lost": "packets_lost",
+    "offset": "offset",
+}
 _TRIED = 3  # clips that are decoded to estimate the time
 
 
@@ -215,14 +229,29 @@ def _refuse(rows: list[dict], final: Path, allowed: int) -> None:
 
 
 def _report(rows: list[dict], final: Path) -> Path:
-    """Write one row per expected clip with its status, and print the counts."""
+    """Write one row per expected clip with its status and whatever about it is poor, and print the counts."""
     report = final.with_name(f"{final.name}-report.csv")
-    table = pd.DataFrame(rows)[["key", "label", "status", "reason"]]
+    table = pd.DataFrame(rows)
+    table = table.reindex(columns=["key", "label", "status", "reason", *_FACTS]).rename(columns=_FACTS)
+    length = pd.to_numeric(table["picture_seconds"])
+    usual = length.median()
+    table["length_outlier"] = (length > 2 * usual) | (length < usual / 2)
     with atomic_path(report) as temporary:
         table.replace({"status": {"": "not reached"}}).to_csv(temporary, index=False)
     counts = table["status"].value_counts()
     words = ", ".join(f"{counts.get(status, 0)} {status}" for status in ("prepared", "missing", "corrupt"))
     print(f"{len(table)} clips expected: {words}.")
+    poor = {
+        "silent for more than half of the time": pd.to_numeric(table["silence"]) > 0.5,
+        "with a constant picture": table["constant_picture"].eq(True),
+        "more than twice or less than half as long as usual": table["length_outlier"],
+        "turned by their container": pd.to_numeric(table["rotated"]) > 0,
+        "with packets lost": pd.to_numeric(table["packets_lost"]) > 0,
+        "with sound that begins more than 0.1 s before or after the pictures": pd.to_numeric(table["offset"]).abs()
+        > 0.1,
+    }
+    if found := [f"{mask.sum()} {what}" for what, mask in poor.items() if mask.any()]:
+        print(f"Worth a look, in {report}: {'; '.join(found)}.")
     return report
 
 

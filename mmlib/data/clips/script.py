@@ -9,6 +9,7 @@ import joblib
 
 from mmlib.data.cache import cache_directory
 from mmlib.data.clips.benchmark import Benchmark
+from mmlib.data.clips.media import MOST_LOST
 from mmlib.data.clips.preparation import prepare, verify
 
 
@@ -27,10 +28,19 @@ def arguments_of(name: str, about: str, arguments: Sequence[str], protocols: Seq
         cores = joblib.cpu_count()  # that this process may use
         parser.add_argument("--jobs", type=int, default=cores, help=f"clips at a time (default {cores}, the cores)")
         parser.add_argument("--allow-missing", type=int, default=0, metavar="N", help="continue without up to N clips")
+        parser.add_argument(
+            "--most-lost",
+            type=float,
+            default=MOST_LOST,
+            metavar="SHARE",
+            help=f"a clip is corrupt where more than this share of it cannot be decoded (default {MOST_LOST})",
+        )
         parser.add_argument("--protocol", choices=protocols, default=protocols[0], help="report the parts of this one")
     options = parser.parse_args(arguments)
     if protocols and (options.jobs < 1 or options.allow_missing < 0):
         parser.error("--jobs must be at least 1 and --allow-missing at least 0")
+    if protocols and not 0 <= options.most_lost <= 1:
+        parser.error("--most-lost is a share, from 0 to 1")
     if options.source is not None and not options.source.is_dir():
         raise FileNotFoundError(f"--source {options.source} is not a folder.")
     if options.root is not None:
@@ -61,7 +71,7 @@ def run_script(
             download(source)
         if not source.is_dir():
             raise FileNotFoundError(f"Say where the files are, --source DIR.\n\n{about}")
-        recipe = benchmark.recipe(source)
+        recipe = benchmark.recipe(source, most_lost=options.most_lost)
         for trap in benchmark.known_traps(recipe.clips):
             print(f"Note: {trap}")
         prepare(recipe, options.jobs, options.allow_missing)
