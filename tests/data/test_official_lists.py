@@ -28,7 +28,8 @@ class TestRealFiles:
         assert {clip.label for clip in recipe.clips} == set(cremad.CLASSES)
         names = (splits / "cremad" / "stat.csv").read_bytes().decode("utf-8-sig").split()
         assert tuple(names) == cremad.CLASSES, "the order of the file that begins with a byte order mark"
-        assert cremad.known_traps(recipe.clips)[0].startswith("91 of 91 actors")
+        actors, bad = cremad.known_traps(recipe.clips)
+        assert actors.startswith("91 of 91 actors") and bad.startswith("5 clips are known to be bad")
 
     def test_ave(self, splits):
         recipe = ave.recipe(splits / "ave")
@@ -131,6 +132,28 @@ class TestSmallLists:
         for name in ("abcdefghijk_000007_000017", "bbcdefghijk_000007_000017"):
             (tmp_path / f"{name}.mp4").touch()
         assert all(clip.files["clip"].exists() for clip in kinetics_sounds.recipe(tmp_path).clips)
+
+    def test_clips_are_found_whatever_their_ending_and_once(self, tmp_path):
+        """Downloaders leave the container in which a clip was offered."""
+        (tmp_path / "my_train.txt").write_text("abcdefghijk_000007_000017,10,2\n")
+        (tmp_path / "my_test.txt").write_text("bbcdefghijk_7,10,0\n")
+        for part, file in ave.FILES.items():
+            (tmp_path / file).write_text(f"Bark&{part}-video&good&0&2\n")
+        (tmp_path / "train.csv").write_text("1001_DFA_ANG_XX,ANG\n")
+        (tmp_path / "test.csv").write_text("")
+        for name in (
+            *("abcdefghijk_000007_000017.webm", "bbcdefghijk_7.MP4", "train-video.mkv", "validation-video.avi"),
+            *("test-video.MP4", "VideoFlash/1001_DFA_ANG_XX.mp4", "unlisted.mp4", "more/unlisted.webm"),
+        ):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        for reader in (kinetics_sounds, ave, cremad):
+            assert all(path.is_file() for clip in reader.recipe(tmp_path).clips for path in clip.files.values())
+        (tmp_path / "more" / "abcdefghijk_7.mp4").touch()
+        with pytest.raises(
+            ValueError, match=r"000017\.webm and .*more/abcdefghijk_7\.mp4 are both the clip abcdefghijk"
+        ):
+            kinetics_sounds.recipe(tmp_path)
 
     def test_hac_labels_out_of_range_are_named(self, tmp_path):
         (tmp_path / "list.csv").write_text("a.mp4,6\r\nb.mp4,7\r\n")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -98,11 +99,12 @@ class TestRealClips:
             "1001_DFA_HAP_XX": "corrupt",
             "1001_DFA_SAD_XX": "corrupt",
         }
+        assert report["picture_seconds"]["1001_DFA_ANG_XX"] == 2.235 and report["packets_lost"].fillna(0).max() == 0
         assert "truncated?" in report["reason"]["1001_DFA_HAP_XX"]
         assert "is a git-LFS pointer" in report["reason"]["1001_DFA_SAD_XX"]
 
 
-def toy(tmp_path, count=12, decoded=None, bad=()):
+def toy(tmp_path, count=12, decoded=None, bad=(), facts=lambda number: {}):
     """A recipe whose clips are little files; `decoded` collects what was decoded."""
     clips = []
     for number in range(count):
@@ -117,7 +119,7 @@ def toy(tmp_path, count=12, decoded=None, bad=()):
             raise CorruptClip(f"{clip.key} is broken")
         if decoded is not None:
             decoded.append(number)
-        return {"audio": np.full(5, number, np.int16)}, {"frames": number}
+        return {"audio": np.full(5, number, np.int16)}, {"frames": number, **facts(number)}
 
     return Recipe("toy", clips, {"audio": ((5,), "int16")}, decode, {"stand_in": False})
 
@@ -167,6 +169,22 @@ class TestPreparation:
         decoded = []
         prepare(toy(tmp_path, decoded=decoded), 2)
         assert sorted(decoded) == [5, 9], "repaired: everything else was kept"
+
+    def test_what_is_silently_poor_is_reported(self, tmp_path, root, capsys):
+        facts = {
+            2: {"duration": 61.0},
+            3: {"silence": 0.9, "constant_picture": True},
+            4: {"rotated": 90, "lost": 2, "offset": -1.5},
+        }
+        plain = {"duration": 2.5, "silence": 0.0, "constant_picture": False, "rotated": 0, "lost": 0, "offset": 0.0}
+        prepare(toy(tmp_path, facts=lambda number: plain | facts.get(number, {})), 2)
+        report = pd.read_csv(root / "toy-report.csv")
+        assert report.index[report["length_outlier"]].tolist() == [2] and report["picture_seconds"][2] == 61
+        assert report["constant_picture"].sum() == 1 and report["packets_lost"].sum() == 2
+        said = capsys.readouterr().out
+        for what in ("1 silent for more", "1 with a constant", "1 more than twice", "1 turned", "1 with packets lost"):
+            assert what in said
+        assert "1 with sound that begins" in said
 
     def test_other_parameters_begin_anew(self, tmp_path, root):
         with pytest.raises(Incomplete):
@@ -310,6 +328,16 @@ class TestReading:
             splits = stand_in.load_or_stand_in(name, "stand-in", frames=2, modalities=[modality])
             assert splits.train.modalities == (modality,) == tuple(splits.augmentations) and not splits.sample_rates
             assert splits.train.input_shapes[modality][1:] == (2, 28, 28)
+
+    def test_clips_known_to_be_bad_are_left_out_on_request(self, splits):
+        key = open_prepared("stand_in/cremad").manifest["key"][0]
+        benchmark = replace(cremad.BENCHMARK, known_bad=(key, "not there"))
+        there, without = (
+            benchmark.load("ogm", folder="stand_in/cremad", without_known_bad=wanted) for wanted in (False, True)
+        )
+        assert len(without.train) == len(there.train) - 1 and len(without.test) == len(there.test)
+        assert without.about.endswith("1 known to be bad left out") and "known to be bad" not in there.about
+        assert torch.equal(without.train.labels, there.train.labels[1:])
 
     def test_a_stand_in_is_never_silent(self, splits):
         assert splits.is_stand_in and splits.about.startswith("STAND-IN of synthetic clips, NOT CREMA-D")

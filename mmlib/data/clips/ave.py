@@ -18,6 +18,7 @@ from mmlib.data.clips.benchmark import (
     refuse_repeated,
     refuse_unknown,
     repeated,
+    videos_below,
 )
 from mmlib.data.clips.preparation import Clip
 from mmlib.data.transforms import FrameCrop, PowerSpectrogram
@@ -83,13 +84,13 @@ def read_lists(source: Path) -> dict[str, list[tuple[str, str, float, float]]]:
 
 
 def find_clips(source: Path) -> Found:
-    """Clips are `<video>.mp4` below `source`."""
-    there = {path.stem: path for path in sorted(source.rglob("*.mp4"))}
+    """Clips are `<video>.mp4` below `source`, or videos of that name with another ending."""
+    find = videos_below(source)
     clips = [
         Clip(
             f"{video}|{label}",
             label,
-            {"clip": there.get(video, source / "AVE" / f"{video}.mp4")},
+            {"clip": find(video, source / "AVE" / f"{video}.mp4")},
             {"split": part, "video": video, "start": start, "end": end},
         )
         for part, events in read_lists(source).items()

@@ -24,6 +24,7 @@ from mmlib.data.transforms import Augmentation
 from mmlib.seeding import torch_generator
 
 STAND_IN = "STAND-IN.txt"  # lies in a folder of synthetic clips that only have a data set's layout
+_VIDEOS = (".mp4", ".webm", ".mkv", ".avi", ".flv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp")
 HELD_OUT, FOLDS = "held out", "folds"
 FrontEnd = Callable[[Tensor], Tensor]  # raw signals → inputs
 Found = tuple[list[Clip], dict[str, str]]  # clips of the lists below a folder; parameters for the recipe
@@ -32,8 +33,8 @@ Decoded = tuple[dict[str, np.ndarray], dict[str, float | int | str]]  # modality
 
 @dataclass(frozen=True)
 class Format:
-    """How clips lie in the cache: height and width of frames, and the length of sound in seconds and its rate in Hz; and
-    the share of a file's packets that may be undecodable."""
+    """How clips lie in the cache: height and width of frames, length of sound in seconds, its rate in Hz; and the share
+    of a file's packets that may be undecodable."""
 
     size: tuple[int, int]
     seconds: int
@@ -71,6 +72,7 @@ class Benchmark:
     seconds: int = 10  # of sound
     fold_column: str = ""
     folds: int = 1
+    known_bad: tuple[str, ...] = ()  # keys of clips that are publicly known to be damaged or mislabelled
     target_parts: tuple[str, ...] = ("test",)  # parts of an unseen domain to test on
 
     def find(self, source: Path, name: str) -> Path:
@@ -119,13 +121,15 @@ class Benchmark:
         size: int = 224,
         seed: int = 0,
         folder: str | None = None,
+        without_known_bad: bool = False,
     ) -> Splits:
         """The prepared data, read from disk batch by batch: sound as a spectrogram (1, 257, time), frames as crops
         (3, frames, size, size), optical flow as (2, frames, size, size).
 
         `frames` are the middle ones of those in the cache, at random in training; `seed` draws what is held out, and
-        the folds; `folder` is another folder in the cache. Raises MissingData, which says how to get the data, where it
-        was not prepared, and a ValueError for a dial that is not allowed or a part that is empty.
+        the folds; `folder` is another folder in the cache; `without_known_bad` leaves out the clips in `known_bad`.
+        Raises MissingData, which says how to get the data, where it was not prepared, and a ValueError for a dial that
+        is not allowed or a part that is empty.
         """
         protocol = next(iter(self.protocols)) if protocol is None else protocol
         modalities = self.default_modalities if modalities is None else modalities
@@ -135,13 +139,19 @@ class Benchmark:
         crops = {name: replace(crop, size=size, window=frames or crop.window) for name, crop in crops.items()}
         augmentations = {**self.augmentations, **{name: crop.random for name, crop in crops.items()}}
         data = self._dataset(prepared, {name: crops.get(name, self.front_ends[name]) for name in modalities})
+        manifest = prepared.manifest
+        bad = manifest["key"].isin(self.known_bad) & without_known_bad
+        if bad.any():
+            data, manifest = data.subset(torch.tensor(~bad.to_numpy())), manifest[~bad]
         selects = self.protocols[protocol]
         named = f"{self.title}, protocol {protocol}" + (f" (fold {fold} of {self.folds})" if selects == FOLDS else "")
-        parts = self._parts(data, prepared.manifest, protocol, fold, seed)
+        parts = self._parts(data, manifest, protocol, fold, seed)
         for name, part in zip(("training", "validation", "test"), parts, strict=True):
             if not len(part):
                 raise ValueError(f"{named}: the {name} part is empty; {prepared.missing} clips missing.")
         about = f"{named}, {prepared.missing} of {prepared.expected} clips missing"
+        if without_known_bad:
+            about += f", {bad.sum()} known to be bad left out"
         return Splits(
             *parts,
             front_end={},
@@ -212,6 +222,24 @@ def decode_file(clip: Clip, form: Format, frames: int) -> Decoded:
         path, form.sample_rate, every_second(start, end, frames), form.size, "rgb24", start, end, form.most_lost
     )
     return {"audio": form.sound(media.waveform), "image": media.frames}, media.facts | {"sha256": source_hash(path)}
+
+
+def videos_below(folder: Path, identity: Callable[[str], str] = str) -> Callable[[str, Path], Path]:
+    """A function from a clip's name to its video below `folder`, whatever its ending, as downloaders leave them, and to
+    the path given with it where there is none. `identity` is equal for names of one clip. The function raises a
+    ValueError that names both where a clip has two videos."""
+    there = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _VIDEOS and path.is_file():
+            there[identity(path.stem)].append(path)
+
+    def find(name: str, otherwise: Path) -> Path:
+        first, *others = there.get(identity(name), [otherwise])
+        if others:
+            raise ValueError(f"{first} and {others[0]} are both the clip {name}: keep one of them.")
+        return first
+
+    return find
 
 
 def lines_of(path: Path) -> list[str]:

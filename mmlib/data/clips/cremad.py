@@ -25,6 +25,7 @@ from mmlib.data.clips.benchmark import (
     lines_of,
     refuse_repeated,
     refuse_unknown,
+    videos_below,
 )
 from mmlib.data.clips.media import every_second, facts_of, read_media
 from mmlib.data.clips.preparation import Clip
@@ -32,6 +33,8 @@ from mmlib.data.transforms import FrameCrop, MagnitudeSpectrogram
 
 CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 FRAMES = 3  # in the cache
+# Blank, silent, without a face, or 61 s long with several emotions. The official lists hold them.
+KNOWN_BAD = ("1076_MTI_NEU_XX", "1076_MTI_SAD_XX", "1064_TIE_SAD_XX", "1064_IEO_DIS_MD", "1005_IWW_DIS_XX")
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
@@ -60,10 +63,10 @@ def find_clips(source: Path) -> Found:
     """Sound from AudioWAV where that folder exists (as in the papers), otherwise the soundtrack of VideoFlash."""
     wav = next((path for path in sorted(source.rglob("AudioWAV")) if path.is_dir()), None)
     videos = next((path for path in sorted(source.rglob("VideoFlash")) if path.is_dir()), source / "VideoFlash")
-    clips = []
+    find, clips = videos_below(videos), []
     for part, entries in read_lists(source).items():
         for clip, label in entries:
-            files = {"video": videos / f"{clip}.flv"} | ({"audio": wav / f"{clip}.wav"} if wav else {})
+            files = {"video": find(clip, videos / f"{clip}.flv")} | ({"audio": wav / f"{clip}.wav"} if wav else {})
             clips.append(Clip(clip, label, files, {"split": part, "actor": int(clip.split("_")[0])}))
     return clips, {"frames": f"{FRAMES} at 1 per second", "sound": "AudioWAV" if wav else "VideoFlash"}
 
@@ -85,7 +88,12 @@ def known_traps(clips: Sequence[Clip]) -> list[str]:
     actors = by_part(clips, "actor")
     tested = set(actors["test"])
     shared = len(tested & set(actors["train"]))
-    return [f"{shared} of {len(tested)} actors of the test list are also in the training list (not in `actors`)."]
+    bad = [clip.key for clip in clips if clip.key in KNOWN_BAD]
+    return [
+        f"{shared} of {len(tested)} actors of the test list are also in the training list (not in `actors`).",
+        f"{len(bad)} clips are known to be bad (blank, silent, without a face, several emotions): {', '.join(bad)}. "
+        "load(…, without_known_bad=True) leaves them out.",
+    ]
 
 
 BENCHMARK = Benchmark(
@@ -103,6 +111,7 @@ BENCHMARK = Benchmark(
     seconds=3,
     fold_column="actor",
     folds=5,
+    known_bad=KNOWN_BAD,
 )
 PROTOCOLS = tuple(BENCHMARK.protocols)
 load, recipe = BENCHMARK.load, BENCHMARK.recipe

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmlib.data.cache import source_hash
 from mmlib.data.clips import mmdg
-from mmlib.data.clips.benchmark import Decoded, Format, Found, lines_of
+from mmlib.data.clips.benchmark import Decoded, Format, Found, lines_of, videos_below
 from mmlib.data.clips.media import facts_of, read_media
 from mmlib.data.clips.preparation import Clip
 
@@ -36,13 +36,14 @@ def find_clips(source: Path) -> Found:
     clips: dict[str, Clip] = {}
     for domain in DOMAINS:
         home = next((path.parent for path in sorted(source.rglob(f"{domain}/videos"))), source / domain)
+        video, flow = videos_below(home / "videos"), videos_below(home / "flow")
         for part in ("train", "test"):
             for file, number in read_list(BENCHMARK.find(source, f"HAC_{part}_only_{domain}.csv")):
                 stem = Path(file).stem
                 files = {
-                    "video": home / "videos" / file,
-                    "flow x": home / "flow" / f"{stem}_flow_x.mp4",
-                    "flow y": home / "flow" / f"{stem}_flow_y.mp4",
+                    "video": video(stem, home / "videos" / file),
+                    "flow x": flow(f"{stem}_flow_x", home / "flow" / f"{stem}_flow_x.mp4"),
+                    "flow y": flow(f"{stem}_flow_y", home / "flow" / f"{stem}_flow_y.mp4"),
                     "audio": home / "audio" / f"{stem}.wav",
                 }
                 key = f"{domain}/{part}/{stem}"

@@ -13,7 +13,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mmlib.data.clips.benchmark import HELD_OUT, Benchmark, Found, by_part, decode_file, lines_of, refuse_repeated
+from mmlib.data.clips.benchmark import (
+    HELD_OUT,
+    Benchmark,
+    Found,
+    by_part,
+    decode_file,
+    lines_of,
+    refuse_repeated,
+    videos_below,
+)
 from mmlib.data.clips.preparation import Clip
 from mmlib.data.transforms import FrameCrop, PowerSpectrogram
 
@@ -98,13 +107,14 @@ def read_lists(source: Path) -> dict[str, tuple[str, str]]:
 
 
 def find_clips(source: Path) -> Found:
-    """Clips are `<id>_<start>_<end>.mp4` (six digits each) or `<id>_<start>.mp4` anywhere below `source`."""
-    there = {_video_and_start(path.stem): path for path in sorted(source.rglob("*.mp4"))}
+    """Clips are `<id>_<start>_<end>.mp4` (six digits each) or `<id>_<start>.mp4` anywhere below `source`, or videos of
+    these names with another ending."""
+    find = videos_below(source, _video_and_start)
     clips = [
         Clip(
             clip,
             label,
-            {"clip": there.get(_video_and_start(clip), source / f"{clip}.mp4")},
+            {"clip": find(clip, source / f"{clip}.mp4")},
             {"split": part, "video": clip[:11]},
         )
         for clip, (part, label) in read_lists(source).items()

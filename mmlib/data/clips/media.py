@@ -23,10 +23,10 @@ class Media:
     """What a file held: a mono waveform (samples,) int16, chosen frames (count, height, width, channels) uint8, and
     facts for the manifest.
 
-    Of pictures: their `duration` in seconds (where only sound was read, its), number of `frames`, `width` and `height`
-    as shown, `rotated` by degrees clockwise, `interlaced`, `constant_picture`. Of the stretch of sound: `sound_seconds`,
-    its own `sample_rate`, the share of digital `silence`, which `sound_track`. Of both: the `offset` in seconds by which
-    sound begins after the pictures, and how many packets were `lost`, of those decoded.
+    Of pictures: their `duration` in seconds (where only sound was read, its), the number of `frames`, `width` and
+    `height` as shown, `rotated` by degrees clockwise, `interlaced`, `constant_picture`. Of the stretch of sound:
+    `sound_seconds`, its own `sample_rate`, the share of digital `silence`, which `sound_track`. Of both: the `offset`
+    in seconds by which sound begins after the pictures, and how many packets were `lost`, of those decoded.
     """
 
     waveform: np.ndarray | None
