@@ -6,8 +6,6 @@ the folder over, ends what is left of the first, and runs what is missing.
 
 import contextlib
 import json
-import os
-import platform
 import shutil
 import signal
 import statistics
@@ -15,7 +13,6 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, gpus,
 from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.suites import Job, Suite
-from mmlib.data.cache import atomic_path
+from mmlib.data.cache import atomic_path, owner_in_words, this_process
 from mmlib.models.architecture import published_files
 from mmlib.notebook.parameters import BadParameter
 from mmlib.training.loop import resolve_device
@@ -281,10 +278,9 @@ def _owned(out: Path) -> Iterator[str]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = owner_of(out)
         raise FolderInUse(
-            f"Another batch is writing to {out}: process {who.get('process')} on {who.get('host')}, since "
-            f"{who.get('since')}. Wait for it, stop it, or name another folder with --out."
+            f"Another batch is writing to {out}: {owner_in_words(owner_of(out))}. Wait for it, stop it, or name "
+            "another folder with --out."
         ) from None
 
     def leave() -> None:
@@ -302,10 +298,9 @@ def _owned(out: Path) -> Iterator[str]:
     before = {}
     try:
         leave()
-        token, now = uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds")
-        facts = {"token": token, "process": os.getpid(), "host": platform.node(), "since": now}
+        token = uuid.uuid4().hex
         with atomic_path(owner) as temporary:
-            temporary.write_text(json.dumps(facts))
+            temporary.write_text(json.dumps({"token": token} | this_process()))
         if threading.current_thread() is threading.main_thread():
             before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         yield token

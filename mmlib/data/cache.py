@@ -1,16 +1,24 @@
 """Where synthesised and prepared data is kept, and how it is written completely or not at all."""
 
 import hashlib
+import json
 import os
+import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
+
+
+class InUse(OSError):
+    """Another process is writing there; the message says which, and since when."""
 
 
 class MissingData(FileNotFoundError):
@@ -61,6 +69,42 @@ def make_once(path: Path, make: Callable[[], object]) -> None:
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.exists():
                 make()
+
+
+def this_process() -> dict[str, Any]:
+    """What a file says about who owns what lies beside it: "process", "host", "since" (UTC)."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"process": os.getpid(), "host": platform.node(), "since": now}
+
+
+def owner_in_words(facts: Mapping[str, Any]) -> str:
+    """What `this_process` said, to be read after a colon."""
+    return f"process {facts.get('process')} on {facts.get('host')}, since {facts.get('since')}"
+
+
+@contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """Until the block ends, or the process, nobody else who asks may write to `path`. Raises InUse where somebody
+    does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(path.with_name(f".{path.name}.lock")), path.with_name(f".{path.name}.owner")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            facts = json.loads(owner.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # it has only just begun, or just ended
+            facts = {}
+        raise InUse(
+            f"{path} is being written by another process: {owner_in_words(facts)}. Wait for it, or stop it."
+        ) from None
+    try:
+        with atomic_path(owner) as temporary:
+            temporary.write_text(json.dumps(this_process()), encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -2,11 +2,11 @@
 
 import html
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import joblib
 import pandas as pd
 import torch
 
@@ -105,7 +105,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "cpu cores": str(os.cpu_count()),
+        "cpu cores": str(joblib.cpu_count()),  # that this process may use
         "gpu": gpu,
     }
 

@@ -1,6 +1,7 @@
 """From published files to batches, on stand-ins in every official layout and on three real clips of CREMA-D."""
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import torch
 
 from mmlib.__main__ import main
 from mmlib.data import CLIPS, MissingData, load, reader
-from mmlib.data.clips import cremad, preparation, stand_in
+from mmlib.data.cache import InUse, owned
+from mmlib.data.clips import cremad, preparation, script, stand_in
 from mmlib.data.clips.media import CorruptClip
 from mmlib.data.clips.preparation import Clip, Incomplete, Recipe, prepare, verify
 from mmlib.data.stored import StoredRows, folder_of, open_prepared
+from mmlib.notebook.claims import environment
 from mmlib.published.reproduction import comparison
 from mmlib.training import Run, TrainingConfig, estimate, score_table, train_runs
 
@@ -229,6 +232,17 @@ class TestPreparation:
             prepare(toy(tmp_path), 2)
         assert not folder_of("toy.partial").exists()
 
+    def test_of_two_at_once_the_second_says_who_is_first_and_touches_nothing(self, tmp_path, root):
+        with owned(folder_of("toy")):
+            before = sorted(root.iterdir())
+            who = rf"process {os.getpid()} on {platform.node()}, since 20"
+            for count in (12, 13):  # with the same settings, and with others
+                with pytest.raises(InUse, match=f"toy is being written by another process: {who}"):
+                    prepare(toy(tmp_path, count), 1)
+            assert sorted(root.iterdir()) == before
+        prepare(toy(tmp_path), 1)
+        assert open_prepared("toy").missing == 0 and not list(root.glob(".*.owner"))
+
     def test_a_killed_preparation_resumes(self, tmp_path, root, capsys):
         stand_in.write("ave", tmp_path / "source")
         arguments = ["data", "ave", "--source", str(tmp_path / "source"), "--jobs", "1"]
@@ -264,6 +278,17 @@ class TestCommand:
             assert ended.value.code == 2
         assert main(["data", "hac", "--verify"]) == 1
         assert "hac is not prepared" in capsys.readouterr().err
+
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+    def test_as_many_clips_at_a_time_as_cores_are_granted(self, monkeypatch):
+        monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+        allowed = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, sorted(allowed)[:1])
+            options = script.arguments_of("hac", "about", [], ("papers",))
+            assert options.jobs == 1 == int(environment()["cpu cores"])
+        finally:
+            os.sched_setaffinity(0, allowed)
 
 
 class TestReading:

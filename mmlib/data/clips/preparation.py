@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path
+from mmlib.data.cache import atomic_path, owned
 from mmlib.data.clips.media import CorruptClip
 from mmlib.data.stored import folder_of, map_arrays, read_manifest
 
@@ -81,8 +81,14 @@ def prepare(recipe: Recipe, jobs: int, allow_missing: int = 0) -> Path:
 
     It resumes: what an earlier call decoded is checked, and not decoded again. The cache gets its name only when
     it is complete; until then it is `<name>.partial`. `<name>-report.csv` beside it lists every clip and its status.
-    Raises Incomplete where more than `allow_missing` clips are missing or corrupt, OSError where the disk is too small.
+    Raises Incomplete where more than `allow_missing` clips are missing or corrupt, OSError where the disk is too small,
+    and InUse where another process is preparing this data set.
     """
+    with owned(folder_of(recipe.name)):
+        return _prepare(recipe, jobs, allow_missing)
+
+
+def _prepare(recipe: Recipe, jobs: int, allow_missing: int) -> Path:
     final = folder_of(recipe.name)
     partial = final.with_name(f"{final.name}.partial")
     identity = recipe.identity()
