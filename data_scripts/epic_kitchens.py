@@ -4,6 +4,8 @@
     python -m mmlib data epic_kitchens --source DIR    DIR holds rgb/, flow/ and D{1,2,3}_{train,test}.pkl
     python -m mmlib data epic_kitchens --verify        check what is prepared
 
+DIR may hold the segments cut apart instead: {video,flow,audio}/{train,test}/D*/D1_P08_01_<start>_<stop>_<label>.mp4,
+flow as …_flow_x.mp4 and …_flow_y.mp4, sound as ….wav, beside the lists.
 Archives are read as they are and need not be unpacked. The sound has to be downloaded in a browser:
 1. Open https://polybox.ethz.ch/index.php/s/PE2zIL99OWXQfMu and download EPIC-KITCHENS-audio.zip (1.1 GB).
 2. Unpack it anywhere below DIR (with --download: $MMLIB_CACHE/downloads/epic_kitchens), then run again.

@@ -77,6 +77,11 @@ def published_files(folder: str, modalities: Sequence[str]) -> Pairs:
     """The published weights of these modalities in a folder. Raises FileNotFoundError, which says where to get them."""
     pairs = tuple((name, str(Path(folder, PUBLISHED_FILES[name]))) for name in modalities)
     for _, path in pairs:
+        if Path(path).is_dir():
+            raise FileNotFoundError(
+                f"{path} is a folder: the file of weights was unpacked. It is no archive, whatever its name: delete "
+                "the folder and put the file there as it was downloaded."
+            )
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} is missing; `python -m mmlib data epic_kitchens --help` says where it is.")
     return pairs

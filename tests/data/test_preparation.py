@@ -17,7 +17,7 @@ import torch
 from mmlib.__main__ import main
 from mmlib.data import CLIPS, MissingData, load, reader
 from mmlib.data.cache import InUse, owned
-from mmlib.data.clips import cremad, preparation, script, stand_in
+from mmlib.data.clips import cremad, epic_kitchens, media, preparation, script, stand_in
 from mmlib.data.clips.media import CorruptClip
 from mmlib.data.clips.preparation import Clip, Incomplete, Recipe, prepare, verify
 from mmlib.data.stored import StoredRows, folder_of, open_prepared
@@ -125,6 +125,35 @@ def toy(tmp_path, count=12, decoded=None, bad=(), facts=lambda number: {}):
         return {"audio": np.full(5, number, np.int16)}, {"frames": number, **facts(number)}
 
     return Recipe("toy", clips, {"audio": ((5,), "int16")}, decode, {"stand_in": False})
+
+
+def test_segments_of_epic_kitchens_cut_apart(tmp_path, root):
+    """A video per segment, named by frames or by times, in place of the pictures of whole videos."""
+    columns = ["uid", "narration", *epic_kitchens.COLUMNS[1:]]
+    frames = stand_in._pictures(0, np.random.default_rng(0))
+    for place, (domain, person) in enumerate(zip(epic_kitchens.DOMAINS, ("P08", "P01", "P22"), strict=True)):
+        for part in ("train", "test"):
+            row = (place, "open it", f"{person}_01", "00:01:04.09", "00:01:05.84", 3845, 3950, 2)
+            stand_in._write_table(tmp_path / f"{domain}_{part}.pkl", pd.DataFrame([row], columns=columns))
+            between = "3845_3950" if part == "train" else "64.09_65.84"
+            name = f"{domain}_{person}_01_{between}_2"
+            for kind, file in (("video", name), ("flow", f"{name}_flow_x"), ("flow", f"{name}_flow_y")):
+                media.write_video(tmp_path / "clips" / kind / part / domain / f"{file}.mp4", frames, 8)
+            media.write_sound(
+                tmp_path / "clips" / "audio" / part / domain / f"{name}.wav", np.ones(8000, np.int16), 16000
+            )
+    (tmp_path / stand_in.STAND_IN).touch()
+    prepare(epic_kitchens.recipe(tmp_path), 1)
+    manifest = open_prepared("epic_kitchens").manifest
+    assert manifest["label"].tolist() == ["open"] * 6 and manifest["frames"].tolist() == [12] * 6
+    assert open_prepared("epic_kitchens").arrays["flow"].shape == (6, 12, 32, 42, 2)
+    wrong = tmp_path / "clips" / "video" / "train" / "D1" / "D1_P08_01_3845_3950_2.mp4"
+    wrong.rename(wrong.with_stem("D1_P08_01_3845_3950_5"))
+    with pytest.raises(ValueError, match=r"3950_5\.mp4 is named as of class 5; the list says 2 \(open\)"):
+        epic_kitchens.recipe(tmp_path)
+    wrong.with_stem("D1_P08_01_3845_3950_5").unlink()
+    gone = epic_kitchens.recipe(tmp_path).clips[0].files["video"]
+    assert not gone.exists() and gone.parts[-4:] == ("video", "train", "D1", "D1_P08_01_3845_3950_2.mp4")
 
 
 class TestPreparation:

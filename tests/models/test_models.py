@@ -210,6 +210,11 @@ class TestPublishedWeights:
         with pytest.raises(FileNotFoundError, match=r"H\.pth\.tar is missing; .*epic_kitchens --help"):
             published_files(str(tmp_path), ["audio"])
 
+    def test_weights_that_were_unpacked_are_named(self, tmp_path):
+        (tmp_path / "H.pth.tar").mkdir()
+        with pytest.raises(FileNotFoundError, match=r"H\.pth\.tar is a folder: .* was unpacked\. It is no archive"):
+            published_files(str(tmp_path), ["audio"])
+
 
 class TestCachedActivations:
     ARCHITECTURE = Architecture(encoders=(("flow", "slowonly-r50"), ("audio", "resnet18")), frozen=True)

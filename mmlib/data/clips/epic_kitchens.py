@@ -3,14 +3,18 @@
 Lists are the pickled tables of MM-SADA. A pickle is a program: `read_table` runs none of it. Layout (SimMMDG):
 `rgb/{train,test}/D*/PXX_YY/frame_%010d.jpg` (a folder or PXX_YY.tar) with `PXX_YY.wav` beside it, and
 `flow/{train,test}/D*/PXX_YY/{u,v}/frame_%010d.jpg`, a flow frame for every second picture.
+
+Or segments cut apart, `{video,flow,audio}/{train,test}/D*/D1_PXX_YY_<start>_<stop>_<label>`, `.mp4`, `_flow_x.mp4` and
+`_flow_y.mp4`, `.wav`; start and stop are those of the list, as frames or as times.
 """
 
 import functools
 import hashlib
 import math
 import pickle
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import pandas as pd
 
 from mmlib.data.clips import mmdg
 from mmlib.data.clips.benchmark import Decoded, Format, Found, by_part, refuse_repeated
+from mmlib.data.clips.frames import is_constant
 from mmlib.data.clips.media import CorruptClip, Pictures, read_media, read_picture
 from mmlib.data.clips.preparation import Clip
 
@@ -95,8 +100,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def find_clips(source: Path) -> Found:
     """All segments of the three kitchens' training and test lists. Sound is `PXX_YY.wav` beside the pictures, or
-    anywhere else below `source`."""
+    anywhere else below `source`. Where there are no pictures and segments cut apart, those are taken; raises a
+    ValueError where the label in the name of one is not the list's."""
     sounds = {path.stem: path for path in sorted(source.rglob("P*_*.wav"))}
+    cuts = {} if (source / "rgb").is_dir() else _cuts_below(source)
     clips = []
     for domain in DOMAINS:
         for part in ("train", "test"):
@@ -104,10 +111,6 @@ def find_clips(source: Path) -> Found:
             table = read_table(path)
             refuse_repeated(path, "segments", map(str, table["uid"]))
             for row in table.itertuples():
-                video = source / "rgb" / part / domain / row.video_id
-                files = {"video": video, "audio": sounds.get(row.video_id, video.with_name(f"{row.video_id}.wav"))}
-                flow = source / "flow" / part / domain / row.video_id
-                files |= {"flow": flow if flow.with_name(flow.name + ".tar").is_file() else flow / "u"}
                 columns = {
                     "split": part,
                     "domain": domain,
@@ -117,13 +120,67 @@ def find_clips(source: Path) -> Found:
                     "first_frame": int(row.start_frame),
                     "last_frame": int(row.stop_frame),
                 }
+                files = _cut_files(source, cuts, columns, row.verb_class) if cuts else _files(source, sounds, columns)
                 clips.append(Clip(f"{domain}/{part}/{row.uid}", CLASSES[int(row.verb_class)], files, columns))
-    return clips, mmdg.PARAMETERS
+    return clips, mmdg.PARAMETERS | ({"segments": "cut apart"} if cuts else {})
+
+
+def _files(source: Path, sounds: Mapping[str, Path], columns: Mapping[str, Any]) -> dict[str, Path]:
+    """Where a segment's pictures, flow and sound lie among those of its whole video."""
+    place = Path(columns["split"], columns["domain"], columns["video"])
+    video, flow = source / "rgb" / place, source / "flow" / place
+    sound = sounds.get(columns["video"], video.with_name(f"{video.name}.wav"))
+    return {
+        "video": video,
+        "audio": sound,
+        "flow": flow if flow.with_name(flow.name + ".tar").is_file() else flow / "u",
+    }
+
+
+_CUT = re.compile(r"(?P<domain>D\d)_(?P<video>P\d+_\d+)_(?P<start>[\d.:-]+)_(?P<stop>[\d.:-]+)_(?P<label>\d+)")
+Place = tuple[str, str, str, float, float]  # part, domain, video, start and stop
+
+
+def _cuts_below(source: Path) -> dict[Place, tuple[Path, int]]:
+    """Segments cut apart: what their folders and names say → their video, and their label."""
+    cuts = {}
+    for path in sorted(source.rglob("video/*/D*/*.mp4")):
+        if name := _CUT.fullmatch(path.stem):
+            start, stop = (
+                int(text) if text.isdigit() else _seconds(text.replace("-", ":"))
+                for text in name.group("start", "stop")
+            )
+            place = (path.parts[-3], name["domain"], name["video"], start, stop)
+            cuts[place] = (path, int(name["label"]))
+    return cuts
+
+
+def _cut_files(
+    source: Path, cuts: Mapping[Place, tuple[Path, int]], columns: Mapping[str, Any], label: int
+) -> dict[str, Path]:
+    """The files of a segment cut apart."""
+    where = columns["split"], columns["domain"], columns["video"]
+    frames = columns["first_frame"], columns["last_frame"]
+    name = "_".join(map(str, (*where[1:], *frames, label)))
+    missing = (source / "video" / where[0] / where[1] / f"{name}.mp4", label)
+    path, named = cuts.get((*where, *frames)) or cuts.get((*where, columns["start"], columns["end"])) or missing
+    if named != label:
+        raise ValueError(f"{path} is named as of class {named}; the list says {label} ({CLASSES[label]}).")
+    part = Path(*path.parts[-3:])  # part, domain, file
+    home = path.parents[3]
+    return {
+        "video": path,
+        "flow x": home / "flow" / part.with_name(f"{path.stem}_flow_x.mp4"),
+        "flow y": home / "flow" / part.with_name(f"{path.stem}_flow_y.mp4"),
+        "audio": home / "audio" / part.with_name(f"{path.stem}.wav"),
+    }
 
 
 def _seconds(stamp: str) -> float:
-    hours, minutes, seconds = stamp.split(":")
-    return round((int(hours) * 60 + int(minutes)) * 60 + float(seconds), 3)
+    seconds = 0.0
+    for part in stamp.split(":"):  # hours, minutes, seconds
+        seconds = 60 * seconds + float(part)
+    return round(seconds, 3)
 
 
 _lock = threading.Lock()
@@ -136,6 +193,8 @@ def _opened(folder: Path) -> Pictures:
 
 def decode(clip: Clip, form: Format) -> Decoded:
     """Windows of pictures and flow from the middle of the segment, and its sound, cut or repeated to 10 s."""
+    if "flow x" in clip.files:
+        return mmdg.decode_files(clip, form)
     first, last = clip.columns["first_frame"], clip.columns["last_frame"]
     if last - first < 2:
         raise CorruptClip(f"{clip.key}: the segment from frame {first} to {last} is empty.")
@@ -163,7 +222,13 @@ def decode(clip: Clip, form: Format) -> Decoded:
     )
     digest.update(media.waveform)
     arrays = {"video": video, "flow": np.concatenate(flow, -1), "audio": form.sound(media.waveform)}
-    return arrays, media.facts | {"frames": last - first, "sha256": digest.hexdigest()}
+    facts = {
+        "frames": last - first,
+        "duration": round(clip.columns["end"] - clip.columns["start"], 3),
+        "constant_picture": is_constant(list(video)),
+        "sha256": digest.hexdigest(),
+    }
+    return arrays, media.facts | facts
 
 
 def known_traps(clips: Sequence[Clip]) -> list[str]:

@@ -7,12 +7,8 @@ Lists are rows `file.mp4,label`. Layout: `{human,animal,cartoon}/{videos,flow,au
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from mmlib.data.cache import source_hash
 from mmlib.data.clips import mmdg
-from mmlib.data.clips.benchmark import Decoded, Format, Found, lines_of, videos_below
-from mmlib.data.clips.media import facts_of, read_media
+from mmlib.data.clips.benchmark import Found, lines_of, videos_below
 from mmlib.data.clips.preparation import Clip
 
 CLASSES = ("sleeping", "watching tv", "eating", "drinking", "swimming", "running", "opening door")
@@ -53,24 +49,6 @@ def find_clips(source: Path) -> Found:
     return list(clips.values()), mmdg.PARAMETERS
 
 
-def decode(clip: Clip, form: Format) -> Decoded:
-    """Windows of pictures and flow from the middle of the clip, and its first 10 s of sound, repeated where it is
-    shorter."""
-    lost = form.most_lost
-    video = read_media(clip.files["video"], choose=mmdg.WINDOWS["video"], size=form.size, most_lost=lost)
-    flow = [
-        read_media(clip.files[f"flow {axis}"], None, mmdg.WINDOWS["flow"], form.size, "gray", most_lost=lost)
-        for axis in ("x", "y")
-    ]
-    sound = read_media(clip.files["audio"], form.sample_rate, most_lost=lost)
-    arrays = {
-        "video": video.frames,
-        "flow": np.concatenate([one.frames for one in flow], -1),
-        "audio": form.sound(sound.waveform),
-    }
-    return arrays, facts_of(video, *flow, sound) | {"sha256": source_hash(*clip.files.values())}
-
-
 def known_traps(clips: Sequence[Clip]) -> list[str]:
     """What a user of the official lists should know, counted on them."""
     parts: dict[tuple[str, str], set[str]] = {}
@@ -90,7 +68,7 @@ BENCHMARK = mmdg.DomainBenchmark(
     lists="https://github.com/donghao51/SimMMDG/tree/main/dataset/HAC_Splits",
     classes=CLASSES,
     find_clips=find_clips,
-    decode=decode,
+    decode=mmdg.decode_files,
     known_traps=known_traps,
     domains=DOMAINS,
     target_parts=("train", "validation", "test"),

@@ -6,8 +6,12 @@ stratified tenth of their training part.
 
 from functools import partial
 
-from mmlib.data.clips.benchmark import HELD_OUT, Benchmark
-from mmlib.data.clips.media import middle_window
+import numpy as np
+
+from mmlib.data.cache import source_hash
+from mmlib.data.clips.benchmark import HELD_OUT, Benchmark, Decoded, Format
+from mmlib.data.clips.media import facts_of, middle_window, read_media
+from mmlib.data.clips.preparation import Clip
 from mmlib.data.transforms import Augmented, FrameCrop, PowerSpectrogram, noise_and_blank_band
 
 # Frames in the cache, and the interval between them in the video. They are more than the networks read, so that
@@ -29,3 +33,21 @@ DomainBenchmark = partial(
     default_modalities=("video", "audio"),
     augmentations={"audio": Augmented(PowerSpectrogram(), noise_and_blank_band)},
 )
+
+
+def decode_files(clip: Clip, form: Format) -> Decoded:
+    """Of a clip that is a file each of "video", "flow x", "flow y" and "audio": windows of pictures and flow from its
+    middle, and its first 10 s of sound, repeated where it is shorter."""
+    lost = form.most_lost
+    video = read_media(clip.files["video"], choose=WINDOWS["video"], size=form.size, most_lost=lost)
+    flow = [
+        read_media(clip.files[f"flow {axis}"], None, WINDOWS["flow"], form.size, "gray", most_lost=lost)
+        for axis in ("x", "y")
+    ]
+    sound = read_media(clip.files["audio"], form.sample_rate, most_lost=lost)
+    arrays = {
+        "video": video.frames,
+        "flow": np.concatenate([one.frames for one in flow], -1),
+        "audio": form.sound(sound.waveform),
+    }
+    return arrays, facts_of(video, *flow, sound) | {"sha256": source_hash(*clip.files.values())}
