@@ -6,6 +6,7 @@ Front ends turn raw signals into network inputs; augmentations change a batch in
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torchaudio
@@ -112,18 +113,18 @@ class FrameCrop:
             square = functional.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
             return square.reshape(batch, channels, length, self.size, self.size)
         side = 224 / 256 * min(height, width)
-        extent = torch.tensor([side / height, side / width]).expand(batch, 2)
-        return self._cropped(frames, torch.zeros(batch, 2), extent, torch.ones(batch))
+        extent = _constant((side / height, side / width), frames.device).expand(batch, 2)
+        return self._cropped(frames, torch.zeros_like(extent), extent, torch.ones_like(extent[:, 0]))
 
     def random(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """A random crop of 8 … 100 % of the area with an aspect ratio of ¾ … 4/3, flipped with probability ½, the same
         for all frames of a clip. A flip negates the horizontal component of optical flow (two
         channels)."""
         batch, count, height, width, _ = frames.shape
-        draws = torch.rand(6, batch, generator=generator, device=generator.device).cpu()
+        draws = torch.rand(6, batch, generator=generator, device=generator.device).to(frames.device)
         starts = (draws[5] * (count - self._length(count) + 1)).long()
-        rows = starts[:, None] + torch.arange(self._length(count))
-        frames = frames[torch.arange(batch)[:, None].to(frames.device), rows.to(frames.device)]
+        rows = starts[:, None] + torch.arange(self._length(count), device=frames.device)
+        frames = frames[torch.arange(batch, device=frames.device)[:, None], rows]
         area = (self.smallest + draws[0] * (1 - self.smallest)) * height * width
         ratio = torch.exp((2 * draws[1] - 1) * math.log(4 / 3))  # width / height
         extent = torch.stack([(area / ratio).sqrt() / height, (area * ratio).sqrt() / width], 1).clamp(max=1)
@@ -135,23 +136,21 @@ class FrameCrop:
 
     def _normalised(self, frames: Tensor) -> Tensor:
         """(batch, channels · frames, height, width)."""
-        mean, deviation = (torch.tensor(value, device=frames.device) for value in (self.mean, self.deviation))
+        mean, deviation = (_constant(value, frames.device) for value in (self.mean, self.deviation))
         pixels = ((frames.float() - mean) / deviation).permute(0, 4, 1, 2, 3)
         return pixels.flatten(1, 2)
 
     def _cropped(self, frames: Tensor, centre: Tensor, extent: Tensor, flip: Tensor) -> Tensor:
         """Boxes by centre and extent (batch, 2), (vertical, horizontal) in −1 … 1 of the frame, scaled bilinearly."""
         batch, count, _, _, channels = frames.shape
-        theta = torch.zeros(batch, 2, 3)
+        theta = torch.zeros(batch, 2, 3, device=frames.device)
         theta[:, 0, 0], theta[:, 0, 2] = extent[:, 1] * flip, centre[:, 1]
         theta[:, 1, 1], theta[:, 1, 2] = extent[:, 0], centre[:, 0]
-        grid = functional.affine_grid(
-            theta.to(frames.device), [batch, channels, self.size, self.size], align_corners=False
-        )
+        grid = functional.affine_grid(theta, [batch, channels, self.size, self.size], align_corners=False)
         crops = functional.grid_sample(self._normalised(frames), grid, padding_mode="border", align_corners=False)
         crops = crops.reshape(batch, channels, count, self.size, self.size)
         if channels == 2:
-            crops[:, 0] *= flip.to(crops.device)[:, None, None, None]
+            crops[:, 0] *= flip[:, None, None, None]
         return crops
 
 
@@ -233,6 +232,12 @@ def augment(
         elif name in front_end:
             inputs[name] = front_end[name](value)
     return batch._replace(inputs=inputs)
+
+
+@lru_cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """These numbers on a device, sent there once: each sending waits for all that a GPU still has to do."""
+    return torch.tensor(values, device=device)
 
 
 def _tukey(length: int, share: float) -> Tensor:

@@ -100,6 +100,15 @@ def test_random_crops_are_boxes_of_the_right_size_the_same_for_all_frames():
     assert not torch.equal(crops[0], crops[1])
 
 
+def test_nothing_of_a_crop_goes_by_way_of_the_cpu(monkeypatch):
+    """Where a GPU crops, each such way is a wait for all that it still has to do."""
+    crop, frames = transforms.FrameCrop(16), video()
+    expected = crop.random(frames, generator()), crop(frames)
+    monkeypatch.setattr(torch, "tensor", lambda *values, **options: pytest.fail("sent from the CPU again"))
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: pytest.fail("copied to the CPU"))
+    assert torch.equal(crop.random(frames, generator()), expected[0]) and torch.equal(crop(frames), expected[1])
+
+
 def test_a_window_of_frames_is_the_middle_or_a_random_stretch():
     frames = torch.arange(12, dtype=torch.uint8).reshape(1, 12, 1, 1, 1).expand(64, 12, 8, 8, 3)
     crop = transforms.FrameCrop(4, **PLAIN, window=8)
@@ -178,3 +187,16 @@ def test_front_ends_agree_on_the_gpu():
         assert torch.allclose(front_end(waveform.cuda()).cpu(), front_end(waveform), atol=1e-3)
     crop, frames = transforms.FrameCrop(32), video(2)
     assert torch.allclose(crop(frames.cuda()).cpu(), crop(frames), atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_random_crops_do_not_wait_for_the_gpu():
+    crop, frames = transforms.FrameCrop(32, window=2), video(2).cuda()
+    there = torch.Generator("cuda").manual_seed(0)
+    crop.random(frames, there)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        crop.random(frames, there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
