@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmlib.data.clips import media
+from mmlib.data.clips.frames import Decoder
 from mmlib.data.clips.media import CorruptClip, every_second, middle_window, read_media
 
 RATE = 16000
@@ -131,6 +132,37 @@ class TestPicturesThatAreNotShown:
                     file.mux(hidden)
         found = read_media(tmp_path / "hidden.webm", choose=lambda times: np.arange(len(times)))
         assert numbers(found.frames) == [number for number in range(20) if number not in (3, 9)]
+
+
+class TestKeyFrames:
+    @pytest.mark.parametrize(
+        ("ending", "codec", "options"),
+        [
+            ("mp4", "libx264", {"bf": "3", "g": "20", "x264-params": "open-gop=1"}),
+            ("mp4", "libx265", OPEN | {"g": "20"}),
+            ("ts", "mpeg2video", {"bf": "2", "g": "20"}),
+            ("webm", "libvpx-vp9", {"g": "20", "cpu-used": "8"}),
+        ],
+    )
+    def test_only_what_leads_to_the_frames_wanted_is_decoded_and_they_are_the_same(
+        self, tmp_path, monkeypatch, ending, codec, options
+    ):
+        moving = np.random.default_rng(0).integers(0, 255, (1, 48, 160, 3)).astype(np.uint8)
+        moving = np.concatenate([moving[:, :, number : number + 64] for number in range(96)])
+        path = encode(tmp_path / f"clip.{ending}", moving, codec=codec, options=options)
+        every = read_media(path, choose=lambda times: np.arange(len(times))).frames
+        decoded, decode = [], Decoder.__call__
+        monkeypatch.setattr(Decoder, "__call__", lambda self, packet: decoded.append(packet) or decode(self, packet))
+        for wanted in ([95], [70, 71, 3], [39, 41]):
+            decoded.clear()
+            found = read_media(path, choose=lambda times, wanted=wanted: np.array(wanted))
+            assert np.array_equal(found.frames, every[wanted]) and found.facts["lost"] == 0
+            assert len(decoded) < 70
+
+    def test_a_stretch_of_a_clip_takes_its_sound_from_there(self, tmp_path):
+        path = encode(tmp_path / "clip.mp4", numbered(60), rate=10, sounds=[np.concatenate([tone(3) * 0, tone(3)])])
+        found = read_media(path, RATE, every_second(2, 5, 3), start=2.0, stop=5.0)
+        assert numbers(found.frames) == [20, 30, 40] and abs(loud_from(found.waveform) - 1) < 0.07
 
 
 class TestLength:
@@ -337,6 +369,13 @@ class TestTracks:
                     file.mux(packet)
         found = read_media(tmp_path / "marked.mkv", RATE, every_second(0, 9, 1))
         assert np.abs(found.waveform).max() > 5000 and found.facts["sound_track"] == "2 of 2"
+
+
+def test_text_that_is_no_utf_8_does_not_matter(tmp_path):
+    path = encode(tmp_path / "clip.mp4", numbered(3))
+    assert path.read_bytes().count(b"Lavf") == 1
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"\xe9\xe8\xff\xfe"))
+    assert numbers(read_media(path, choose=every_second(0, 9, 1)).frames) == [0]
 
 
 @pytest.mark.parametrize("ending", ["mp4", "flv", "ts", "mkv"])

@@ -175,7 +175,7 @@ class Frames:
 def is_constant(frames: Sequence[np.ndarray]) -> bool:
     """Whether these pictures (height, width, channels) of a clip show nothing: each is of one colour, or there are
     several and nothing moves from one to the next."""
-    few = [frame[::4, ::4].astype(np.float32) for frame in frames]
+    few = [frame[::8, ::8].astype(np.float32) for frame in frames]
     still = len(few) > 1 and all(np.abs(after - before).mean() < _STILL for before, after in itertools.pairwise(few))
     return still or all(frame.std((0, 1)).max() < _BLANK for frame in few)
 

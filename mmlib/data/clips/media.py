@@ -157,9 +157,9 @@ def read_picture(content: bytes, name: str, size: tuple[int, int] | None = None,
     try:
         decoder = av.CodecContext.create("mjpeg", "r")
         (frame, *_) = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
-    except (av.error.FFmpegError, ValueError) as error:
+        return scaled(frame, size, pixels)
+    except Exception as error:  # as in `read_media`
         raise CorruptClip(f"{name} cannot be decoded as a JPEG picture: {error}.") from error
-    return scaled(frame, size, pixels)
 
 
 class Pictures:
@@ -183,7 +183,7 @@ class Pictures:
                     for member in packed
                     if member.isfile()
                 }
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, EOFError) as error:
             raise CorruptClip(f"{self.archive} cannot be read: {error}.") from error
 
     def read(self, name: str) -> bytes:

@@ -57,7 +57,8 @@ class Recipe:
     """How clips become a prepared data set.
 
     `arrays`: modality → shape of one clip and dtype. `decode` makes them from a clip, with facts for the manifest; it
-    raises CorruptClip, and is called from several threads. `parameters` are everything else that determines the result.
+    raises CorruptClip or OSError, and is called from several threads. `parameters` are everything else that determines
+    the result.
     """
 
     name: str
@@ -178,6 +179,8 @@ def _decode_all(recipe: Recipe, partial: Path, rows: list[dict], todo: list[int]
             arrays, facts = recipe.decode(clip)
         except CorruptClip as error:
             return {"status": "corrupt", "reason": str(error)}
+        except OSError as error:  # it went away, or may not be read
+            return {"status": "corrupt", "reason": f"{clip.key} cannot be read: {error}"}
         checksum = 0
         for name, (shape, kind) in recipe.arrays.items():
             array = np.ascontiguousarray(arrays[name], kind)
