@@ -29,7 +29,7 @@ class TestRealFiles:
         names = (splits / "cremad" / "stat.csv").read_bytes().decode("utf-8-sig").split()
         assert tuple(names) == cremad.CLASSES, "the order of the file that begins with a byte order mark"
         actors, bad = cremad.known_traps(recipe.clips)
-        assert actors.startswith("91 of 91 actors") and bad.startswith("5 clips are known to be bad")
+        assert actors.startswith("91 of 91 actors") and bad.startswith("5 clips are known as bad")
 
     def test_ave(self, splits):
         recipe = ave.recipe(splits / "ave")

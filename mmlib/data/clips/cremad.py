@@ -88,12 +88,13 @@ def known_traps(clips: Sequence[Clip]) -> list[str]:
     actors = by_part(clips, "actor")
     tested = set(actors["test"])
     shared = len(tested & set(actors["train"]))
-    bad = [clip.key for clip in clips if clip.key in KNOWN_BAD]
-    return [
-        f"{shared} of {len(tested)} actors of the test list are also in the training list (not in `actors`).",
-        f"{len(bad)} clips are known to be bad (blank, silent, without a face, several emotions): {', '.join(bad)}. "
-        "load(…, without_known_bad=True) leaves them out.",
-    ]
+    traps = [f"{shared} of {len(tested)} actors of the test list are also in the training list (not in `actors`)."]
+    if bad := [clip.key for clip in clips if clip.key in KNOWN_BAD]:
+        traps.append(
+            f"{len(bad)} clips are known as bad (blank, silent, without a face, several emotions): {', '.join(bad)}; "
+            "load(…, without_known_bad=True) leaves them out."
+        )
+    return traps
 
 
 BENCHMARK = Benchmark(

@@ -231,9 +231,10 @@ def _duration(seconds: float) -> str:
 def _refuse(rows: list[dict], final: Path, allowed: int) -> None:
     report = _report(rows, final)
     bad = [row for row in rows if row["status"] in ("missing", "corrupt")]
+    why = bad[0]["reason"].removesuffix(".")
     raise Incomplete(
-        f"{len(bad)} of {len(rows)} clips are missing or corrupt, {allowed} are allowed; first {bad[0]['key']}: "
-        f"{bad[0]['reason']}. All are in {report}. Get them, or continue without them: --allow-missing {len(bad)}"
+        f"{len(bad)} of {len(rows)} clips are missing or corrupt, {allowed} are allowed; first {bad[0]['key']}: {why}. "
+        f"All are in {report}. Get them, or continue without them: --allow-missing {len(bad)}"
     )
 
 
