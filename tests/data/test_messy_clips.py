@@ -160,6 +160,16 @@ class TestKeyFrames:
             assert np.array_equal(found.frames, every[wanted]) and found.facts["lost"] == 0
             assert len(decoded) < 70
 
+    def test_a_stream_that_is_renewed_bit_by_bit_is_decoded_from_its_beginning(self, tmp_path):
+        """Its key frames say where one may begin, not that the picture is whole there."""
+        moving = np.random.default_rng(0).integers(0, 255, (1, 48, 160, 3)).astype(np.uint8)
+        moving = np.concatenate([moving[:, :, number : number + 64] for number in range(60)])
+        path = encode(tmp_path / "clip.mp4", moving, options={"x264-params": "intra-refresh=1:keyint=20", "bf": "0"})
+        every = read_media(path, choose=lambda times: np.arange(len(times))).frames
+        for wanted in (21, 23, 42):
+            found = read_media(path, choose=lambda times, wanted=wanted: np.array([wanted]))
+            assert np.array_equal(found.frames[0], every[wanted])
+
     def test_a_stretch_of_a_clip_takes_its_sound_from_there(self, tmp_path):
         path = encode(tmp_path / "clip.mp4", numbered(60), rate=10, sounds=[np.concatenate([tone(3) * 0, tone(3)])])
         found = read_media(path, RATE, every_second(2, 5, 3), start=2.0, stop=5.0)
@@ -361,6 +371,13 @@ class TestLosses:
         damaged = self.damaged(path, tmp_path / "one.mp4", [10], "video")
         found = read_media(damaged, choose=lambda times: np.arange(len(times)), most_lost=0.1)
         assert found.facts["lost"] == 1 and found.facts["frames"] == len(found.frames) == 39
+
+
+def test_a_stream_that_nothing_decodes_is_named(tmp_path):
+    path = encode(tmp_path / "clip.mp4", numbered(3))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"qqqq").replace(b"avcC", b"qqqC"))
+    with pytest.raises(CorruptClip, match=r"clip\.mp4: nothing is known that decodes its video stream"):
+        read_media(path, choose=every_second(0, 9, 1))
 
 
 class TestTracks:

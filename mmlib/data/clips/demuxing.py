@@ -19,11 +19,13 @@ class CorruptClip(ValueError):
 
 def chosen_stream(container: av.container.InputContainer, path: Path, kind: str) -> av.stream.Stream:
     """The "video" or "audio" stream that players take: the one marked as default, otherwise the first; cover pictures
-    are none. Raises CorruptClip where there is no such stream."""
+    are none. Raises CorruptClip where there is no such stream, or nothing that decodes it."""
     streams = [one for one in getattr(container.streams, kind) if not one.disposition & Disposition.attached_pic]
     if not streams:
         raise CorruptClip(f"{path} has no {kind} stream.")
     stream = next((one for one in streams if one.disposition & Disposition.default), streams[0])
+    if stream.codec_context is None:
+        raise CorruptClip(f"{path}: nothing is known that decodes its {kind} stream.")
     stream.thread_type = "NONE"  # clips are decoded in parallel; threads within one only slow that down
     return stream
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
+from av.video.frame import PictureType
 
 from mmlib.data.clips.demuxing import CorruptClip
 
@@ -146,17 +147,19 @@ class Frames:
             if packet.size and packet.is_keyframe and packet.pts is not None
         ]
         taken: dict[int, np.ndarray] = {}
-        place = 0
+        place, begun = 0, False
         for stamp in sorted(numbers):
-            start = max(begin for begin, pts in starts if pts <= stamp)
+            start, key = max(begin for begin in starts if begin[1] <= stamp)
+            if start > place:
+                place, begun = start, False
+                self._stream.codec_context.flush_buffers()
             while numbers[stamp] not in taken:
-                if start > place:
-                    place = start
-                    self._stream.codec_context.flush_buffers()
                 if place == len(self._packets):
                     return None
                 for frame in self.decoder(self._packets[place]):
-                    if frame.pts in numbers:
+                    if frame.pts == key:
+                        begun = frame.pict_type == PictureType.I  # and no other that is renewed bit by bit
+                    if begun and frame.pts in numbers:
                         taken[numbers[frame.pts]] = self._kept(frame)
                 place += 1
         return taken
