@@ -202,6 +202,21 @@ class TestPreparation:
         prepare(toy(tmp_path, decoded=decoded), 2)
         assert sorted(decoded) == [5, 9], "repaired: everything else was kept"
 
+    def test_a_file_that_cannot_be_read_is_not_the_end_of_the_others(self, tmp_path, root):
+        def refuse(number):
+            if number == 4:
+                raise PermissionError("not yours")
+            return {}
+
+        prepare(toy(tmp_path, facts=refuse), 2, allow_missing=1)
+        report = pd.read_csv(root / "toy-report.csv")
+        assert report["reason"].dropna().tolist() == ["clip 4 cannot be read: not yours"]
+
+    def test_the_losses_allowed_are_part_of_what_was_prepared(self, tmp_path):
+        (tmp_path / "train.csv").write_text("1001_DFA_ANG_XX,ANG\n")
+        (tmp_path / "test.csv").write_text("")
+        assert cremad.recipe(tmp_path).identity() != cremad.recipe(tmp_path, most_lost=0.2).identity()
+
     def test_what_is_silently_poor_is_reported(self, tmp_path, root, capsys):
         facts = {
             2: {"duration": 61.0},
@@ -301,7 +316,12 @@ class TestCommand:
     def test_bad_options_are_named(self, root, tmp_path, capsys):
         assert main(["data", "hac", "--source", str(tmp_path / "nowhere")]) == 1
         assert "nowhere is not a folder" in capsys.readouterr().err
-        for arguments in (["--jobs", "0"], ["--protocol", "best"], ["--download", "--source", "x"]):
+        for arguments in (
+            ["--jobs", "0"],
+            ["--most-lost", "2"],
+            ["--protocol", "best"],
+            ["--download", "--source", "x"],
+        ):
             with pytest.raises(SystemExit) as ended:
                 main(["data", "hac", *arguments])
             assert ended.value.code == 2

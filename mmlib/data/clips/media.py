@@ -107,26 +107,17 @@ def _read(
 ) -> Media:
     video = None if choose is None else chosen_stream(container, path, "video")
     sound = None if waveform is None else chosen_stream(container, path, "audio")
-    zero = None  # of the clock; None: where the sound begins
     if video is None and waveform.start > 1:
-        zero = float((sound.start_time or 0) * sound.time_base)
-        container.seek(int((zero + waveform.start - 1) * av.time_base))
+        waveform.zero = float((sound.start_time or 0) * sound.time_base)
+        container.seek(int((waveform.zero + waveform.start - 1) * av.time_base))
     packets: Iterable[av.Packet] = Packets(container, path)
     if video is not None:
         packets = list(packets)  # still compressed: their time stamps say which frames there are
-    facts: dict[str, float | int | str] = {"lost": 0, "tried": 0}
-    if waveform is not None:
-        decoder = Decoder()
-        for packet in packets:
-            if packet.stream_index == sound.index:
-                for frame in decoder(packet):
-                    waveform.take(frame)
-                if waveform.complete:
-                    break
-        facts |= {"lost": decoder.lost, "tried": decoder.tried}
+    decoders = [] if waveform is None else [_hear(waveform, packets, sound)]
     begin = 0.0 if waveform is None or waveform.begin is None else waveform.begin
-    late = 0.0 if zero is None else begin - zero
-    pictures = None
+    late = 0.0 if waveform is None or waveform.zero is None else begin - waveform.zero
+    facts: dict[str, float | int | str] = {}
+    pictures = samples = None
     if video is not None:
         own = [packet for packet in packets if packet.stream_index == video.index]
         frames = Frames(video, own, size, pixels, path)
@@ -135,21 +126,35 @@ def _read(
             late = begin - frames.begin if abs(begin - frames.begin) > HOLE else 0.0
         chosen = frames.choose(choose, frames.begin + min(late, 0.0))
         pictures = chosen.frames
-        facts["lost"] += frames.decoder.lost
-        facts["tried"] += frames.decoder.tried
+        decoders.append(frames.decoder)
         facts |= {"frames": len(chosen.times), "duration": round(chosen.end - float(chosen.times[0]), 3)} | chosen.facts
-    samples = None
     if waveform is not None:
         samples = waveform.samples(max(late, 0.0))
         tracks = container.streams.audio
-        facts |= {
-            "sample_rate": waveform.own_rate,
-            "sound_seconds": round(len(samples) / waveform.sample_rate, 3),
-            "silence": share_of_silence(samples, waveform.sample_rate),
-            "sound_track": f"{tracks.index(sound) + 1} of {len(tracks)}",
-        }
-        facts.setdefault("duration", facts["sound_seconds"])
-    return Media(samples, pictures, facts)
+        facts = (
+            {"duration": round(len(samples) / waveform.sample_rate, 3)}
+            | facts
+            | {
+                "sample_rate": waveform.own_rate,
+                "sound_seconds": round(len(samples) / waveform.sample_rate, 3),
+                "silence": share_of_silence(samples, waveform.sample_rate),
+                "sound_track": f"{tracks.index(sound) + 1} of {len(tracks)}",
+            }
+        )
+    totals = {name: sum(getattr(decoder, name) for decoder in decoders) for name in ("lost", "tried")}
+    return Media(samples, pictures, facts | totals)
+
+
+def _hear(waveform: Waveform, packets: Iterable[av.Packet], sound: av.audio.stream.AudioStream) -> Decoder:
+    """Decode the sound among these packets, as far as it is wanted; returns what counted the packets lost."""
+    decoder = Decoder()
+    for packet in packets:
+        if packet.stream_index == sound.index:
+            for frame in decoder(packet):
+                waveform.take(frame)
+            if waveform.complete:
+                break
+    return decoder
 
 
 def read_picture(content: bytes, name: str, size: tuple[int, int] | None = None, pixels: str = "rgb24") -> np.ndarray:

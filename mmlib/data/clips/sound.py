@@ -20,6 +20,7 @@ class Waveform:
 
     def __init__(self, sample_rate: int, start: float, stop: float | None, path: Path) -> None:
         self.sample_rate, self.start, self.stop, self._path = sample_rate, start, stop, path
+        self.zero: float | None = None  # of the clock, where the file is not read from its beginning
         self.begin: float | None = None  # the first frame's time in seconds, on the file's clock
         self.own_rate = 0  # Hz, of the first frame
         self._resampler: av.AudioResampler | None = None
@@ -31,8 +32,7 @@ class Waveform:
     def take(self, frame: av.AudioFrame) -> None:
         if self.begin is None:
             self.begin, self.own_rate = frame.time or 0.0, frame.sample_rate
-        hole = self.begin + self._heard
-        hole = 0.0 if frame.time is None else frame.time - hole
+        hole = 0.0 if frame.time is None else frame.time - self.begin - self._heard
         if hole > HOLE:
             self._silence(hole)
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -43,8 +43,9 @@ class Waveform:
         self._heard += frame.samples / frame.sample_rate
         frame.pts = None  # a rounded time stamp would move samples
         self._parts += [part.to_ndarray()[0] for part in self._resampler.resample(frame)]
-        # One that begins late fills the stretch earlier, but how late is not known yet.
-        self.complete = self.stop is not None and self._heard > self.stop + HOLE
+        # Sound that begins after the pictures fills the stretch earlier, but how late it is is not known yet.
+        skipped = 0.0 if self.zero is None else self.begin - self.zero
+        self.complete = self.stop is not None and skipped + self._heard > self.stop + HOLE
 
     def _silence(self, seconds: float) -> None:
         if seconds > _LONGEST:
