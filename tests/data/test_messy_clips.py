@@ -96,9 +96,17 @@ def times_of_all(kept):
     return choose
 
 
+@pytest.fixture
+def decoding(monkeypatch):
+    """The packets that were handed to a decoder."""
+    packets, decode = [], Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda self, packet: packets.append(packet) or decode(self, packet))
+    return packets
+
+
 class TestPicturesThatAreNotShown:
     @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
-    def test_before_a_cut_by_stream_copy(self, tmp_path, codec):
+    def test_before_a_cut_by_stream_copy(self, tmp_path, codec, decoding):
         options = OPEN if codec == "libx265" else {"bf": "2"}
         encode(tmp_path / "whole.mp4", numbered(), codec=codec, options=options)
         cut = copied(tmp_path / "whole.mp4", tmp_path / "cut.mp4", start=1.0)
@@ -107,6 +115,7 @@ class TestPicturesThatAreNotShown:
         found = read_media(cut, choose=middle_window(15, 2))
         assert len(decoded(cut)) == found.facts["frames"] == 75 and found.facts["duration"] == 3.0
         assert numbers(found.frames) == list(range(25 + 22, 25 + 52, 2)), "the middle of the 75 that are shown"
+        assert len(decoding) < 95, "once, and not to the end"
 
     def test_leading_pictures_whose_references_were_cut_away(self, tmp_path):
         encode(tmp_path / "whole.mkv", numbered(), codec="libx265", options=OPEN)
@@ -146,19 +155,17 @@ class TestKeyFrames:
         ],
     )
     def test_only_what_leads_to_the_frames_wanted_is_decoded_and_they_are_the_same(
-        self, tmp_path, monkeypatch, ending, codec, options
+        self, tmp_path, decoding, ending, codec, options
     ):
         moving = np.random.default_rng(0).integers(0, 255, (1, 48, 160, 3)).astype(np.uint8)
         moving = np.concatenate([moving[:, :, number : number + 64] for number in range(96)])
         path = encode(tmp_path / f"clip.{ending}", moving, codec=codec, options=options)
         every = read_media(path, choose=lambda times: np.arange(len(times))).frames
-        decoded, decode = [], Decoder.__call__
-        monkeypatch.setattr(Decoder, "__call__", lambda self, packet: decoded.append(packet) or decode(self, packet))
         for wanted in ([95], [70, 71, 3], [39, 41]):
-            decoded.clear()
+            decoding.clear()
             found = read_media(path, choose=lambda times, wanted=wanted: np.array(wanted))
             assert np.array_equal(found.frames, every[wanted]) and found.facts["lost"] == 0
-            assert len(decoded) < 70
+            assert len(decoding) < 70
 
     def test_a_stream_that_is_renewed_bit_by_bit_is_decoded_from_its_beginning(self, tmp_path):
         """Its key frames say where one may begin, not that the picture is whole there."""

@@ -147,7 +147,7 @@ class Frames:
             if packet.size and packet.is_keyframe and packet.pts is not None
         ]
         taken: dict[int, np.ndarray] = {}
-        place, begun = 0, False
+        place, begun = 0, True
         for stamp in sorted(numbers):
             start, key = max(begin for begin in starts if begin[1] <= stamp)
             if start > place:
@@ -157,8 +157,8 @@ class Frames:
                 if place == len(self._packets):
                     return None
                 for frame in self.decoder(self._packets[place]):
-                    if frame.pts == key:
-                        begun = frame.pict_type == PictureType.I  # and no other that is renewed bit by bit
+                    if not begun and frame.pts == key:  # which is whole, unless pictures are renewed bit by bit
+                        begun = frame.pict_type == PictureType.I
                     if begun and frame.pts in numbers:
                         taken[numbers[frame.pts]] = self._kept(frame)
                 place += 1
