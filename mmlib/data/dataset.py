@@ -53,7 +53,8 @@ class MultimodalDataset:
     ) -> "MultimodalDataset":
         """Check and wrap your own arrays.
 
-        `inputs` maps each modality to an array (N, …); floating-point or uint8. `labels` and `domains` are
+        `inputs` maps each modality to an array (N, …); floating-point or uint8, which networks read as numbers from 0
+        to 255. `labels` and `domains` are
         integers (N,), counted from 0. Names default to "0", "1", …; without `domains`, all samples are in one domain.
         Raises ValueError or TypeError naming the modality or field, what was found and what was expected.
         """
@@ -66,6 +67,8 @@ class MultimodalDataset:
         domain_tensor = (
             torch.zeros(count, dtype=torch.int64) if domains is None else _integer_vector("domains", domains)
         )
+        for name in inputs:
+            _check_name(name)
         tensors = {name: _input_tensor(name, array, count) for name, array in inputs.items()}
         truth_tensors = {name: _tensor(array) for name, array in (truth or {}).items()}
         for name, tensor in {"domains": domain_tensor, **truth_tensors}.items():
@@ -107,9 +110,7 @@ class MultimodalDataset:
 
     def as_inputs(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         """Network inputs of stored signals (batch, …)."""
-        return {
-            name: self.front_end[name](value) if name in self.front_end else value for name, value in stored.items()
-        }
+        return {name: as_float(self.front_end.get(name, as_float)(value)) for name, value in stored.items()}
 
     def fingerprint(self) -> str:
         """A short hash of everything that training may see: content, names, ground truth, and the front end."""
@@ -206,14 +207,18 @@ class MultimodalDataset:
         a ValueError for a batch_size below 1.
 
         The permutation is drawn on the CPU, so that it is the same on every device. Data on disk is gathered batch by
-        batch, copied to `device`, and turned into network inputs there; `stored` leaves signals as they are stored.
+        batch, copied to `device`, and turned into network inputs there; `stored` leaves signals as they are stored. A
+        last batch of a single sample, from which batch norm cannot be computed, is joined to the one before.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
         order = torch.arange(len(self)) if rows is None else rows.cpu()
         if generator is not None:
             order = order[torch.randperm(len(order), generator=generator)]
-        for batch in self._gathered(order.to(self.device).split(batch_size)):
+        parts = order.to(self.device).split(batch_size)
+        if batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+            parts = (*parts[:-2], torch.cat(parts[-2:]))
+        for batch in self._gathered(parts):
             batch = batch if device is None else move(batch, device)
             yield batch if stored else batch._replace(inputs=self.as_inputs(batch.inputs))
 
@@ -251,6 +256,11 @@ class MultimodalDataset:
             domains=function(self.domains),
             truth={name: function(tensor) for name, tensor in self.truth.items()},
         )
+
+
+def as_float(stored: Tensor) -> Tensor:
+    """Values stored with less than single precision, bytes among them, as the same numbers in single precision."""
+    return stored if stored.dtype in (torch.float32, torch.float64) else stored.float()
 
 
 def draw_evenly(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -297,21 +307,35 @@ def _integer_vector(name: str, values: np.ndarray | Tensor | Sequence[int]) -> T
     return tensor.long()
 
 
+# What methods call the parts of their losses, beside those of the modalities.
+_PARTS = ("fused", "contrast", "translation", "distance", "classes", "entropy", "jigsaw", "norms", "distillation")
+_PARTS += ("alignment", "gap", "shift")
+
+
+def _check_name(name: str) -> None:
+    if not name or "." in name or name in _PARTS or hasattr(torch.nn.ModuleDict, name):
+        raise ValueError(f"A modality cannot be called {name!r}: networks and losses have other uses for this name.")
+
+
+_LARGEST = 1e9  # of inputs: their squares still have a variance in single precision
+
+
 def _input_tensor(name: str, array: np.ndarray | Tensor, count: int) -> Tensor:
     tensor = _tensor(array)
     if tensor.ndim < 2 or tensor.shape[0] != count:
         raise ValueError(f"Modality {name!r} has shape {tuple(tensor.shape)}; expected (N, …) with N = {count} labels.")
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8):
         raise TypeError(f"Modality {name!r} has dtype {tensor.dtype}; expected floating point or uint8.")
+    if tensor[0].numel() == 0:
+        raise ValueError(f"Modality {name!r} has shape {tuple(tensor.shape)}: its samples are empty.")
     if tensor.is_floating_point():
-        # A sum is finite only where all its terms are, and much faster; one of huge terms may not be, though they are.
-        total = tensor.flatten(1).sum(1, dtype=torch.promote_types(tensor.dtype, torch.float32))
-        for sample in (~total.isfinite()).nonzero().flatten().tolist():
-            if not tensor[sample].isfinite().all():
-                raise ValueError(
-                    f"Modality {name!r} has NaN or infinite values, first in sample {sample}: "
-                    "repair or leave out such samples."
-                )
+        low, high = tensor.aminmax()  # much faster than to look at every value, and NaN where one is
+        if not (low >= -_LARGEST and high <= _LARGEST):
+            sample = int((~(tensor.abs() <= _LARGEST)).flatten(1).any(1).nonzero()[0])
+            raise ValueError(
+                f"Modality {name!r} has NaN, infinite values or values beyond ±{_LARGEST:g}, first in sample {sample}: "
+                "repair, rescale or leave out such samples."
+            )
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 

@@ -13,7 +13,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmlib.data.dataset import Batch
+from mmlib.data.dataset import Batch, as_float
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -224,13 +224,17 @@ def augment(
     augmentations: Mapping[str, Augmentation],
     generator: torch.Generator,
 ) -> Batch:
-    """Each stored modality as training sees it: through its augmentation, else its front end, else unchanged."""
+    """Each stored modality as training sees it: through its augmentation, else its front end, else its numbers. What
+    has no front end is augmented in single precision."""
     inputs = dict(batch.inputs)
     for name, value in batch.inputs.items():
+        if name not in front_end:
+            value = as_float(value)
         if name in augmentations:
-            inputs[name] = augmentations[name](value, generator)
+            value = augmentations[name](value, generator)
         elif name in front_end:
-            inputs[name] = front_end[name](value)
+            value = front_end[name](value)
+        inputs[name] = as_float(value)
     return batch._replace(inputs=inputs)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from mmlib.data.cache import atomic_path, cache_directory
@@ -16,11 +16,6 @@ from mmlib.models.architecture import Architecture, has_frozen_trunk
 from mmlib.source_code import identity_of
 
 _PARTS = ("train", "validation", "test")
-
-
-def as_float(stored: Tensor) -> Tensor:
-    """The front end of cached activations, which are stored with half precision."""
-    return stored.float()
 
 
 def with_cached_activations(
@@ -52,7 +47,7 @@ def _with_inputs(part: MultimodalDataset, cached: dict[str, StoredRows]) -> Mult
     for name, everything in cached.items():
         place = torch.searchsorted(everything.rows, part.inputs[name].rows)
         inputs[name] = StoredRows(everything.array, place, everything.content)
-        front_end[name] = as_float
+        front_end.pop(name, None)
     return replace(part, inputs=inputs, front_end=front_end)
 
 

@@ -10,11 +10,13 @@ from scipy.special import stdtr, stdtrit
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over independent runs with the half-width of its 95 % interval (Student's t, n − 1)."""
+    """A mean over independent runs with the half-width of its 95 % interval (Student's t, n − 1). Runs without a result
+    are left out, and counted: the text says how many."""
 
     mean: float
     half_width: float
     count: int
+    left_out: int = 0
 
     @property
     def low(self) -> float:
@@ -54,22 +56,23 @@ class Estimate:
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
-        return f"{self.mean:{spec}} ± {self.half_width:{spec.replace('+', '')}}"
+        without = f" ({self.left_out} left out)" if self.left_out else ""
+        return f"{self.mean:{spec}} ± {self.half_width:{spec.replace('+', '')}}{without}"
 
     def __str__(self) -> str:
         return format(self)
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % interval. One value has no interval: its half-width is NaN. Raises a ValueError for no values
-    or NaN."""
-    series = pd.Series(list(values), dtype=float)
-    if series.empty or series.isna().any():
-        raise ValueError(f"An estimate needs at least one value and no NaN, not {list(values)}.")
-    count = len(series)
+    """Mean and 95 % interval. One value has no interval: its half-width is NaN. NaN stands for a run without a result
+    and is left out. Raises a ValueError where no value is left."""
+    series = pd.Series(list(values), dtype=float).dropna()
+    if series.empty:
+        raise ValueError(f"An estimate needs at least one value that is not NaN, not {list(values)}.")
+    count, left_out = len(series), len(values) - len(series)
     if count == 1:
-        return Estimate(float(series.iloc[0]), math.nan, 1)
-    return Estimate(float(series.mean()), float(_half_width(series.std(ddof=1), count)), count)
+        return Estimate(float(series.iloc[0]), math.nan, 1, left_out)
+    return Estimate(float(series.mean()), float(_half_width(series.std(ddof=1), count)), count, left_out)
 
 
 def holm(estimates: Sequence[Estimate], level: float = 0.05) -> list[bool | None]:
@@ -113,12 +116,13 @@ def pooled(estimates: Sequence[Estimate]) -> Estimate:
         squares += group.count * (group.mean - mean) ** 2
         if group.count > 1:
             squares += (group.count - 1) * group.deviation**2
-    return Estimate(float(mean), float(_half_width(math.sqrt(squares / (count - 1)), count)), count)
+    left_out = sum(group.left_out for group in estimates)
+    return Estimate(float(mean), float(_half_width(math.sqrt(squares / (count - 1)), count)), count, left_out)
 
 
 def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:
-    """Mean of first − second over runs paired by their index (seed, or target and seed), with its interval. Raises a
-    ValueError where the indices differ or repeat."""
+    """Mean of first − second over runs paired by their index (seed, or target and seed), with its interval. A pair with
+    a NaN is left out. Raises a ValueError where the indices differ or repeat."""
     if not first.index.sort_values().equals(second.index.sort_values()):
         raise ValueError("Paired values must have the same index (the same seeds and targets).")
     if first.index.has_duplicates:
@@ -127,5 +131,6 @@ def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:
 
 
 def over_targets(table: pd.DataFrame, score: str) -> pd.Series:
-    """Mean of a score over targets, per seed: seeds are the independent repetitions, targets are not."""
-    return table.groupby("seed")[score].mean()
+    """Mean of a score over targets, per seed: seeds are the independent repetitions, targets are not. NaN for a seed
+    with a run that has none: a mean over fewer targets is another measurement."""
+    return table.groupby("seed")[score].agg(lambda scores: scores.mean(skipna=False))

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -57,6 +57,10 @@ class TrainingConfig:
         return resolve_device(self.device)
 
 
+class Diverged(ArithmeticError):
+    """A training whose loss or weights are no longer finite numbers: nothing that it learned can be used."""
+
+
 @dataclass
 class History:
     """One row per epoch: mean training losses by part, validation and monitored accuracies and losses, seconds; and
@@ -106,14 +110,19 @@ def fit(
     Selection sees `validation` (source domains) only. `monitors` are evaluated and `measure` is called every epoch, in
     columns of their own (tensors separately), for observation only; they never influence training. A run that finds
     its `checkpoint` resumes from there and, on a CPU, ends with identical weights and history.
+
+    Raises Diverged at the end of an epoch in which a part of the loss was not finite, naming the first such step, or
+    after which the validation loss or a weight is not. Raises a ValueError for a single training sample.
     """
+    if len(train) < 2:
+        raise ValueError("A training needs at least two samples: batch norm cannot be computed from one.")
     device = config.torch_device
     train, validation = train.resident(device), validation.resident(device)
     watched = {name: dataset.resident(device) for name, dataset in (monitors or {}).items()}
     method.to(device)
     optimiser = optimiser_of(method, config, device)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(config.decay_epochs), config.decay_factor)
-    steps_per_epoch = math.ceil(len(train) / config.batch_size)
+    steps_per_epoch = max(1, math.ceil((len(train) - 1) / config.batch_size))  # a single sample is no last batch
     method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
 
     history, best = History(), None
@@ -132,6 +141,7 @@ def fit(
             losses = _train_epoch(method, train, optimiser, config, epoch, device, augmentations or {})
         schedule.step()
         validated = evaluate(method.predictor, validation, "validation ")
+        _require_finite(method, config, f"after epoch {epoch}", validated["validation loss"])
         row = {"epoch": epoch, **losses, **validated}
         for name, dataset in watched.items():
             row |= evaluate(method.predictor, dataset, f"{name} ")
@@ -148,6 +158,7 @@ def fit(
             checkpoint.write({name: part.state_dict() for name, part in stateful.items()} | kept)
 
     method.on_train_end(train, config.batch_size)
+    _require_finite(method, config, "at the end")
     if method.selection == "best":
         method.predictor.load_state_dict(best["weights"])
     history.selected_epoch = best["epoch"] if method.selection == "best" else config.epochs
@@ -168,23 +179,53 @@ def _train_epoch(
     size.
 
     Everything random is seeded by (seed, epoch): nothing else has to be stored to resume. Nothing in the loop
-    synchronises with the device; the sums are read once at the end.
+    synchronises with the device; the sums are read once at the end. Raises Diverged where a loss was not finite.
     """
     rows = method.on_epoch_start(epoch, train)
     method.train()
     shuffling = torch_generator("shuffle", config.seed, epoch)
     augmenting = torch_generator("augment", config.seed, epoch, device=device)
     sums: dict[str, Tensor] = {}
+    steps: list[dict[str, Tensor]] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed_for("dropout", config.seed, epoch))
         for batch in train.batches(config.batch_size, shuffling, device, rows, stored=True):
             batch = augment(batch, train.front_end, augmentations, augmenting)
             losses = take_step(method, batch, optimiser, config)
-            seen = {f"train {name} loss": loss.detach() for name, loss in losses.items()}
-            for name, value in (seen | method.watched).items():
+            steps.append({f"train {name} loss": loss.detach() for name, loss in losses.items()})
+            for name, value in (steps[-1] | method.watched).items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.labels)
     count = len(train) if rows is None else len(rows)
-    return {name: float(total) / count for name, total in sums.items()}
+    means = {name: float(total) / count for name, total in sums.items()}
+    if not all(math.isfinite(means[name]) for losses in steps for name in losses):
+        raise _diverged(method, config, f"in epoch {epoch}, {_first_fault(steps)}")
+    return means
+
+
+def _first_fault(steps: Sequence[Mapping[str, Tensor]]) -> str:
+    """The first step with a loss that is not finite, and which; where only their sum over the epoch is not, so."""
+    for number, losses in enumerate(steps, 1):
+        if broken := [f"{name} {value}" for name, loss in losses.items() if not math.isfinite(value := float(loss))]:
+            return f"step {number} of {len(steps)}: {', '.join(broken)}"
+    return "the sum of its losses overflows"
+
+
+def _require_finite(method: Method, config: TrainingConfig, when: str, validation_loss: float = 0.0) -> None:
+    """Raises Diverged where the validation loss, a weight or a statistic is not finite."""
+    state = {name: value for name, value in method.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()
+    broken = [name for name, fine in zip(state, finite, strict=True) if not fine]
+    if not math.isfinite(validation_loss):
+        raise _diverged(method, config, f"{when}: its validation loss is {validation_loss}")
+    if broken:
+        raise _diverged(method, config, f"{when}: {broken[0]} is not finite")
+
+
+def _diverged(method: Method, config: TrainingConfig, what: str) -> Diverged:
+    return Diverged(
+        f"{type(method).__name__} diverged {what}. Try a learning_rate below {config.learning_rate}, or look for "
+        "damaged or very large values in the data."
+    )
 
 
 def take_step(

@@ -2,9 +2,10 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from mmlib.models.architecture import Architecture, trained_state
 from mmlib.models.classifier import MultimodalClassifier
 from mmlib.models.evaluate import evaluate, sample_scores
 from mmlib.training.checkpoint import Checkpoint
-from mmlib.training.loop import History, TrainingConfig, fit
+from mmlib.training.loop import Diverged, History, TrainingConfig, fit
 
 WEIGHTS = "weights"  # the name of these tensors in a history
 WEIGHTS_KEPT = 2**26  # bytes of them per run at most
@@ -70,7 +71,8 @@ class Trained:
     accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
     modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads. "late target
     accuracy" is the mean of the last three epochs, without selection.
-    `loaded`: whether it came from the cache.
+    `loaded`: whether it came from the cache. `diverged`: "", or why this run has no result; then all scores are NaN,
+    and its networks raise Diverged whatever is asked of them.
     """
 
     run: Run
@@ -79,6 +81,16 @@ class Trained:
     history: History
     scores: dict[str, float]
     loaded: bool = False
+    diverged: str = ""
+
+    @classmethod
+    def without_result(cls, run: Run, why: str, loaded: bool = False) -> "Trained":
+        """What stands for a run that diverged."""
+        own = ("loss", "accuracy", *(f"{name} accuracy" for name in run.modalities))
+        names = [f"{part} {what}" for part in ("source", "target") for what in own]
+        names += ["validation accuracy", "validation loss", "late target accuracy"]
+        nothing = _NoNetwork(why)
+        return cls(run, nothing, nothing, History(), dict.fromkeys(names, math.nan), loaded, why)
 
     def networks(self) -> Iterator[MultimodalClassifier]:
         """The trained network as it was after each epoch, in order: one object, in eval mode, whose weights change.
@@ -86,6 +98,8 @@ class Trained:
         Weights are kept with half precision, for networks that need at most 64 MiB for all epochs; raises a ValueError
         for a larger one, which keeps the last only.
         """
+        if self.diverged:
+            raise Diverged(self.diverged)
         if WEIGHTS not in self.history.tensors:
             raise ValueError(
                 f"{self.run.method} kept no weights by epoch: those of {len(self.history.rows)} epochs take more than "
@@ -104,6 +118,21 @@ class Trained:
         return torch.stack([sample_scores(network, data) for network in self.networks()])
 
 
+class _NoNetwork:
+    """In place of a diverged run's networks."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # copies and pickles look for such
+            raise AttributeError(name)
+        raise Diverged(self.why)
+
+    def __call__(self, *_: object) -> NoReturn:
+        raise Diverged(self.why)
+
+
 def train_run(
     run: Run,
     splits: Splits,
@@ -117,7 +146,7 @@ def train_run(
 
     Each epoch is also evaluated on the unseen domain ("target"), and its weights are kept (`Trained.networks`).
     A training that finds its `checkpoint` resumes from it; see `fit`. `variant` stands for the run's method, by default
-    what has its name here and now.
+    what has its name here and now. Raises like `fit`.
     """
     train, validation, source_test, target = run.protocol(splits)
     config, options = run.configured(config)

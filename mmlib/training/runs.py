@@ -21,7 +21,7 @@ from mmlib.models.architecture import Architecture, trained_state
 from mmlib.seeding import one_thread
 from mmlib.training.checkpoint import Checkpoint, set_aside
 from mmlib.training.identity import identities
-from mmlib.training.loop import History, TrainingConfig
+from mmlib.training.loop import Diverged, History, TrainingConfig
 from mmlib.training.run import DEFAULT, Run, Trained, train_run
 
 
@@ -40,7 +40,8 @@ def train_runs(
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
     `$MMLIB_CACHE/runs` unless `cached` is False; one that was interrupted resumes from its checkpoint there. One that
     another process trains at this moment is left to it, and loaded when it is done. A line says how many were trained
-    here. A damaged file is set aside, with a line that says so, and its run is trained again.
+    here. A damaged file is set aside, with a line that says so, and its run is trained again. A run that diverges does
+    not stop the others: it is returned without a result (`Trained.diverged`), kept as such, and a line says why.
     Raises a ValueError for a method, option, domain or modality that does not exist.
     """
     on_cpu = config.torch_device.type == "cpu"
@@ -52,14 +53,17 @@ def train_runs(
     def train(run: Run, splits: Splits) -> Trained:
         checkpoint = Checkpoint(_path(names[run], "checkpoint."), names[run]) if cached else None
         with one_thread() if on_cpu else contextlib.nullcontext():
-            trained = train_run(
-                run,
-                splits,
-                config,
-                architecture=architecture,
-                checkpoint=checkpoint,
-                variant=variants[run.method],  # a worker may know another one by this name
-            )
+            try:
+                trained = train_run(
+                    run,
+                    splits,
+                    config,
+                    architecture=architecture,
+                    checkpoint=checkpoint,
+                    variant=variants[run.method],  # a worker may know another one by this name
+                )
+            except Diverged as error:
+                trained = Trained.without_result(run, str(error))
         if checkpoint is not None and _keep(trained, _path(names[run])):
             checkpoint.remove()
         return trained
@@ -88,6 +92,9 @@ def train_runs(
                     bar.update(result is not None)
     trained = sum(not found[run].loaded for run in names)
     print(f"{trained} runs trained, {len(names) - trained} loaded from the cache")
+    for run in names:
+        if found[run].diverged:
+            print(f"No result of {run.method}, seed {run.seed}, target {run.target!r}: {found[run].diverged}")
     return [found[run] for run in runs]
 
 
@@ -137,12 +144,14 @@ def _reserved(path: Path, wait: bool) -> Iterator[bool]:
 
 def _keep(trained: Trained, path: Path) -> bool:
     """Whether the result could be kept; a line says so where it could not, and the training is not lost for that."""
-    state = {
-        "predictor": trained_state(trained.predictor),
-        "network": trained_state(trained.network),
-        "history": asdict(trained.history),
-        "scores": trained.scores,
-    }
+    state = {"diverged": trained.diverged}
+    if not trained.diverged:
+        state |= {
+            "predictor": trained_state(trained.predictor),
+            "network": trained_state(trained.network),
+            "history": asdict(trained.history),
+            "scores": trained.scores,
+        }
     try:
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
@@ -161,6 +170,8 @@ def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture) ->
     predictor = copy.deepcopy(network)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["diverged"]:
+            return Trained.without_result(run, state["diverged"], loaded=True)
         for part, name in ((network, "network"), (predictor, "predictor")):
             part.load_state_dict(part.state_dict() | state[name])
         return Trained(run, predictor, network, History(**state["history"]), state["scores"], loaded=True)

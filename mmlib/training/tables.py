@@ -1,5 +1,6 @@
 """Tidy tables of runs' scores by seed, domain and epoch, and tuning by them."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -9,7 +10,7 @@ from mmlib.checks import check
 from mmlib.data.splits import Splits
 from mmlib.models.architecture import Architecture
 from mmlib.models.classifier import MultimodalClassifier
-from mmlib.training.loop import TrainingConfig
+from mmlib.training.loop import Diverged, TrainingConfig
 from mmlib.training.run import DEFAULT, Options, Run, Trained
 from mmlib.training.runs import train_runs
 
@@ -26,7 +27,8 @@ def tune(
     architecture: Architecture = DEFAULT,
 ) -> dict[str, Options]:
     """For each target, the settings with the best mean validation accuracy on its source domains; the validation loss
-    breaks ties. The target is not used for the choice."""
+    breaks ties. The target is not used for the choice. Settings with which a run diverged are left out; raises Diverged
+    where no others are left."""
     runs = [
         Run(method, target, seed, modalities, settings=settings)
         for settings in grid
@@ -35,7 +37,12 @@ def tune(
     ]
     table = score_table(train_runs(runs, splits, config, architecture=architecture))
     table["settings"] = [run.settings for run in runs]
-    means = table.groupby(["target", "settings"], sort=False)[["validation accuracy", "validation loss"]].mean()
+    for target, tried in table.groupby("target", sort=False):
+        if tried.groupby("settings")["diverged"].any().all():
+            raise Diverged(f"{method} diverged with every setting for {target!r}. {tried['diverged'].iloc[0]}")
+    broken = table.groupby(["target", "settings"])["diverged"].transform("any")
+    groups = table[~broken].groupby(["target", "settings"], sort=False)
+    means = groups[["validation accuracy", "validation loss"]].mean()
     best = means.sort_values(["validation accuracy", "validation loss"], ascending=[False, True])
     return {target: next(settings for name, settings in best.index if name == target) for target in targets}
 
@@ -76,8 +83,8 @@ _SEED_OF_GRID = 1000
 
 
 def score_table(trained: Sequence[Trained]) -> pd.DataFrame:
-    """One tidy row per run: method, modalities, source, target, seed, settings, selected epoch, all scores, and whether
-    it was loaded."""
+    """One tidy row per run: method, modalities, source, target, seed, settings, selected epoch, all scores, whether it
+    was loaded, and why it diverged. The scores of a run that did are NaN, which estimates leave out, and say so."""
     return pd.DataFrame(
         {
             "method": result.run.method,
@@ -89,6 +96,7 @@ def score_table(trained: Sequence[Trained]) -> pd.DataFrame:
             "selected epoch": result.history.selected_epoch,
             **result.scores,
             "loaded": result.loaded,
+            "diverged": result.diverged,
         }
         for result in trained
     )
@@ -103,17 +111,21 @@ def where(trained: Sequence[Trained], method: str, *modalities: str) -> list[Tra
 
 
 def per_seed(trained: Sequence[Trained], measure: Callable[[Trained], float]) -> pd.Series:
-    """A measurement of each run, by seed: ready for `estimate` and `paired_difference`."""
-    return pd.Series({result.run.seed: measure(result) for result in trained}).rename_axis("seed")
+    """A measurement of each run, by seed: ready for `estimate` and `paired_difference`. NaN where the run diverged."""
+    measured = {result.run.seed: math.nan if result.diverged else measure(result) for result in trained}
+    return pd.Series(measured).rename_axis("seed")
 
 
 def histories(trained: Sequence[Trained], column: str) -> pd.DataFrame:
-    """A column of the runs' histories: epochs as rows, seeds as columns, ready for `plots.curves`."""
-    return pd.DataFrame({result.run.seed: result.history.frame()[column] for result in trained})
+    """A column of the runs' histories: epochs as rows, seeds as columns, ready for `plots.curves`. NaN where the run
+    diverged."""
+    finished = {r.run.seed: r.history.frame()[column] for r in trained if not r.diverged}
+    return pd.DataFrame(finished).reindex(columns=[result.run.seed for result in trained])
 
 
 def by_epoch(trained: Sequence[Trained], measure: Callable[[MultimodalClassifier], float]) -> pd.DataFrame:
     """A measurement of each run's network after each epoch: epochs as rows, seeds as columns, like `histories`. Raises
     like `Trained.networks`."""
-    measured = {result.run.seed: [measure(network) for network in result.networks()] for result in trained}
-    return pd.DataFrame(measured, index=pd.RangeIndex(1, len(trained[0].history.rows) + 1, name="epoch"))
+    measured = {r.run.seed: math.nan if r.diverged else [measure(one) for one in r.networks()] for r in trained}
+    epochs = max(len(result.history.rows) for result in trained)
+    return pd.DataFrame(measured, index=pd.RangeIndex(1, epochs + 1, name="epoch"))

@@ -14,12 +14,6 @@ def test_from_arrays_accepts_numpy_and_names_everything():
     assert data.input_shapes == {"x": (2,), "y": (3, 3)}
 
 
-def test_large_values_are_not_taken_for_infinite_ones():
-    for largest in (np.finfo(np.float16).max, np.finfo(np.float32).max):
-        data = MultimodalDataset.from_arrays({"x": np.full((2, 4), largest)}, [0, 1])
-        assert data.inputs["x"].isfinite().all()
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -29,6 +23,16 @@ def test_large_values_are_not_taken_for_infinite_ones():
         ({"inputs": {"x": np.ones(4)}}, ValueError, "'x' has shape"),
         ({"inputs": {"x": np.ones((4, 2), np.int32)}}, TypeError, "'x' has dtype torch.int32"),
         ({"inputs": {"x": np.array([[1.0], [2.0], [np.nan], [3.0]])}}, ValueError, "'x' has NaN.*sample 2"),
+        (
+            {"inputs": {"x": np.array([[1.0], [-1e30], [2.0], [3.0]])}},
+            ValueError,
+            r"beyond ±1e\+09.*sample 1: .* rescale",
+        ),
+        *(
+            ({"inputs": {name: np.ones((4, 2))}}, ValueError, f"cannot be called '{name}'")
+            for name in ("half", "fused")
+        ),
+        ({"inputs": {"x": np.ones((4, 0, 2))}}, ValueError, "'x' has shape .*: its samples are empty"),
         ({"labels": [0, 1, -1, 0]}, ValueError, "labels has the value -1"),
         ({"labels": [0.5, 1, 1, 0]}, TypeError, "labels must be integers"),
         ({"labels": [[0, 1], [1, 0]]}, ValueError, "one-dimensional"),
@@ -63,6 +67,24 @@ def test_batches_of_chosen_rows_keep_their_indices(toy):
     assert [len(batch.labels) for batch in batches] == [2, 2, 1]
     assert torch.equal(indices.sort().values, rows.sort().values) and not torch.equal(indices, rows)
     assert torch.equal(batches[0].inputs["left"], toy.inputs["left"][batches[0].indices])
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(9, 4, [4, 5]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1]), (5, 4, [5])],
+)
+def test_a_last_batch_of_one_sample_joins_the_one_before(toy, count, size, sizes):
+    batches = list(toy.subset(range(count)).batches(size))
+    assert [len(batch.labels) for batch in batches] == sizes
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(count))
+
+
+def test_networks_read_small_types_as_the_same_numbers():
+    inputs = {"bytes": np.array([[0], [255]], np.uint8), "short": np.array([[0.5], [-2]], np.float16)}
+    data = MultimodalDataset.from_arrays(inputs, [0, 1])
+    for seen in (data.whole().inputs, next(data.batches(2)).inputs):
+        assert {name: value.dtype for name, value in seen.items()} == dict.fromkeys(inputs, torch.float32)
+        assert seen["bytes"].flatten().tolist() == [0, 255] and seen["short"].flatten().tolist() == [0.5, -2]
 
 
 def test_even_draws_repeat_nothing_before_everything_was_drawn():

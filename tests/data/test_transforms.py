@@ -177,6 +177,9 @@ def test_augment_touches_only_the_modalities_named():
     result = transforms.augment(batch, doubled, {"a": lambda x, g: x + 1}, generator())
     assert result.inputs["a"].unique() == 2, "an augmentation stands in for the front end"
     assert result.inputs["b"].unique() == 2
+    small = Batch({"a": torch.ones(3, 1, 4, 4).byte(), "b": torch.ones(3, 2).half()}, *[torch.arange(3)] * 3)
+    result = transforms.augment(small, {}, {"a": transforms.spec_augment}, generator())
+    assert all(value.dtype == torch.float32 for value in result.inputs.values())
 
 
 @pytest.mark.gpu

@@ -1,15 +1,18 @@
 import dataclasses
+import math
 
 import pytest
 import torch
 from conftest import toy_dataset
 
 from mmlib import methods
+from mmlib.data import MultimodalDataset
 from mmlib.data.transforms import random_shift
 from mmlib.methods.base import Method
 from mmlib.models import build_classifier
 from mmlib.models.evaluate import evaluate
-from mmlib.training import TrainingConfig, fit
+from mmlib.seeding import torch_generator
+from mmlib.training import Diverged, TrainingConfig, fit
 from mmlib.training.checkpoint import Checkpoint
 
 CONFIG = TrainingConfig(epochs=4, batch_size=32, device="cpu", seed=1)
@@ -190,6 +193,76 @@ def test_what_a_method_watches_is_averaged_by_batch_size():
     history = train(method, dataclasses.replace(CONFIG, epochs=1, batch_size=64))
     sizes = [64, 64, 64, 48]  # 240 samples
     assert history.rows[0]["size"] == pytest.approx(sum(size * size for size in sizes) / 240)
+
+
+def broken_in(data, row, value):
+    """The same data with one value of one sample replaced."""
+    left = data.inputs["left"].clone()
+    left[row, 0, 0, 0] = value
+    return dataclasses.replace(data, inputs=data.inputs | {"left": left})
+
+
+@pytest.mark.parametrize("name", [*methods.GRIDS, "swa", "purified"])
+def test_a_sample_that_is_nan_ends_the_training_and_step_and_part_of_the_loss_are_named(name):
+    order = torch.arange(96)[torch.randperm(96, generator=torch_generator("shuffle", CONFIG.seed, 1))]
+    step = order.tolist().index(17) // 32 + 1
+    with pytest.raises(Diverged, match=rf"diverged in epoch 1, step {step} of 3: train \w+.* loss nan"):
+        train(make(name, "linear"), data=broken_in(toy_dataset(96), 17, math.nan))
+
+
+@pytest.mark.parametrize(
+    ("rate", "optimiser", "size", "said"),
+    [
+        (
+            1e3,
+            "sgd",
+            1.0,
+            r"ERM diverged in epoch 1, step \d of 8: train fused loss nan. Try a learning_rate below 1000",
+        ),
+        (1e-3, "adam", 1e30, r"ERM diverged after epoch 1: model.encoders.left.trunk.1.running_var is not finite"),
+    ],
+)
+def test_a_training_that_blows_up_has_no_result(rate, optimiser, size, said):
+    config = dataclasses.replace(CONFIG, learning_rate=rate, optimiser=optimiser)
+    data = toy_dataset(seed=1)
+    data = dataclasses.replace(data, inputs={name: size * value for name, value in data.inputs.items()})
+    with pytest.raises(Diverged, match=said):
+        train(make("erm", "linear"), config, data=data)
+
+
+def test_a_selection_by_a_loss_that_is_nan_is_none():
+    with pytest.raises(Diverged, match="EMA diverged after epoch 1: its validation loss is nan"):
+        fit(make("ema"), toy_dataset(96), broken_in(toy_dataset(90), 3, math.nan), CONFIG, progress=False)
+
+
+def test_an_average_that_is_broken_after_the_last_epoch_is_none():
+    method = make("erm")
+    method.on_train_end = lambda *_: method.model.fused_head[0].bias.data.fill_(math.inf)
+    with pytest.raises(Diverged, match=r"ERM diverged at the end: model\.fused_head\.0\.bias is not finite"):
+        train(method, data=toy_dataset(64))
+
+
+@pytest.mark.parametrize("name", [*methods.GRIDS, "swa", "purified"])
+def test_every_kind_of_input_trains_whatever_is_left_for_the_last_batch(name):
+    """65 samples in batches of 32, on maps of one value in the last stage: one sample has no variance there."""
+    plain = toy_dataset(65)
+    inputs = {
+        "halves": plain.inputs["left"].half(),
+        "bytes": (20 * plain.inputs["right"] + 128).clamp(0, 255).byte(),
+        "loud": 1e8 * plain.inputs["right"],
+    }
+    data = MultimodalDataset.from_arrays(inputs, plain.labels)
+    options = {"gmm-adaptive": {"warm_up": 1}, "purified": {"warm_up": 1}}.get(name, {})
+    method = methods.build(name, build_classifier(data.input_shapes, 3, 0), **options)
+    sizes, original = [], method.step_losses
+    method.step_losses = lambda batch: sizes.append(len(batch.labels)) or original(batch)
+    history = fit(method, data, data, dataclasses.replace(CONFIG, epochs=2), progress=False)
+    assert sizes == [32, 33] * 2 and len(history.rows) == 2
+
+
+def test_one_sample_is_no_training_set():
+    with pytest.raises(ValueError, match="at least two samples"):
+        train(make("erm"), data=toy_dataset(1))
 
 
 def test_global_random_state_is_left_alone():

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import math
+import pickle
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from mmlib import methods
 from mmlib.data import with_shuffled_labels
 from mmlib.models.evaluate import sample_scores
 from mmlib.training import (
+    Diverged,
     Estimate,
     Run,
     TrainingConfig,
@@ -34,6 +36,7 @@ from mmlib.training import (
     where,
 )
 from mmlib.training.checkpoint import Checkpoint
+from mmlib.training.estimates import pooled
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
 
@@ -94,6 +97,18 @@ def test_verdicts():
     assert math.isnan(estimate([1.0]).half_width) and estimate([1.0]).above_zero is None, "one run proves nothing"
     with pytest.raises(ValueError, match="at least one value"):
         estimate([])
+    with pytest.raises(ValueError, match="at least one value that is not NaN"):
+        estimate([math.nan])
+
+
+def test_what_has_no_result_is_left_out_visibly():
+    whole, part = pd.Series({0: 1.0, 1: 2.0, 2: 3.0}), pd.Series({0: 0.0, 1: math.nan, 2: 0.0})
+    assert paired_difference(whole, part) == dataclasses.replace(estimate([1.0, 3.0]), left_out=1)
+    assert format(estimate(part), ".1f") == "0.0 ± 0.0 (1 left out)" and format(estimate(whole), ".0f") == "2 ± 2"
+    assert pooled([estimate(part), estimate(part)]).left_out == 2
+    table = pd.DataFrame({"seed": [0, 0, 1, 1], "target accuracy": [1.0, 0.0, 1.0, math.nan]})
+    by_seed = over_targets(table, "target accuracy")
+    assert by_seed[0] == 0.5 and math.isnan(by_seed[1]), "a mean over fewer targets is another measurement"
 
 
 def test_as_many_runs_as_would_decide():
@@ -165,6 +180,59 @@ def test_nothing_to_learn_leaves_no_method_ahead(toy_splits):
     of = pd.DataFrame(scores)
     assert paired_difference(of["mbcd"], of["erm"]).above_zero is None
     assert paired_difference(of["mbcd"], of["ema"]).above_zero is None
+
+
+BLOWS_UP = (("optimiser", "sgd"), ("learning_rate", 1e3), ("batch_size", 16))
+
+
+class TestDiverged:
+    RUNS = tuple(
+        Run("erm", "there", seed, ("left", "right"), settings=BLOWS_UP if seed == 1 else ()) for seed in range(3)
+    )
+
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+        return tmp_path / "runs"
+
+    def test_a_run_that_diverges_stops_no_other_and_is_left_out_visibly(self, toy_splits, folder, capsys):
+        first, second = (train_runs(self.RUNS, toy_splits, CONFIG, jobs=1) for _ in range(2))
+        said = capsys.readouterr().out.splitlines()
+        why = first[1].diverged
+        assert why.startswith("ERM diverged in epoch 1, step ") and [r.loaded for r in second] == [True] * 3
+        assert said[1] == said[3] == f"No result of erm, seed 1, target 'there': {why}"
+        assert sorted(path.suffixes for path in folder.iterdir()) == [[".pt"]] * 3, "no checkpoint is left"
+        for trained in (first, second):
+            table = score_table(trained)
+            assert table["diverged"].tolist() == ["", why, ""]
+            assert table["target accuracy"].isna().tolist() == [False, True, False]
+            assert str(estimate(table["target accuracy"])).endswith("(1 left out)")
+            for reading in (
+                per_seed(trained, lambda run: float(next(run.predictor.parameters()).detach().mean())),
+                histories(trained, "target accuracy").iloc[-1],
+                by_epoch(trained, lambda network: 1.0).iloc[-1],
+            ):
+                assert reading.isna().tolist() == [False, True, False]
+
+    def test_all_its_scores_are_there_and_nan_and_its_networks_say_why(self, toy_splits):
+        fine, broken, _ = train_runs(self.RUNS, toy_splits, CONFIG, jobs=1)
+        broken = pickle.loads(pickle.dumps(broken))  # as another process returns it
+        assert broken.scores.keys() == fine.scores.keys() and all(map(math.isnan, broken.scores.values()))
+        for use in (
+            lambda: broken.predictor(toy_splits.test.inputs),
+            lambda: broken.network.eval(),
+            lambda: sample_scores(copy.deepcopy(broken.predictor), toy_splits.test),
+            lambda: broken.sample_scores(toy_splits.test),
+        ):
+            with pytest.raises(Diverged, match="ERM diverged in epoch 1"):
+                use()
+
+    def test_settings_with_which_a_run_diverges_are_not_chosen(self, toy_splits):
+        both = ("left", "right")
+        fine = (("learning_rate", 1e-5),)
+        assert tune("erm", [BLOWS_UP, fine], toy_splits, CONFIG, ["there"], [0], both) == {"there": fine}
+        with pytest.raises(Diverged, match=r"erm diverged with every setting for 'there'\. ERM diverged in epoch 1"):
+            tune("erm", [BLOWS_UP], toy_splits, CONFIG, ["there"], [0], both)
 
 
 class TestCache:
