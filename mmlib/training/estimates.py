@@ -133,4 +133,5 @@ def paired_difference(first: pd.Series, second: pd.Series) -> Estimate:
 def over_targets(table: pd.DataFrame, score: str) -> pd.Series:
     """Mean of a score over targets, per seed: seeds are the independent repetitions, targets are not. NaN for a seed
     with a run that has none: a mean over fewer targets is another measurement."""
-    return table.groupby("seed")[score].agg(lambda scores: scores.mean(skipna=False))
+    by_seed = table.groupby("seed")[score]
+    return by_seed.mean().where(by_seed.count() == by_seed.size())
