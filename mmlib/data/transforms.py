@@ -6,7 +6,6 @@ Front ends turn raw signals into network inputs; augmentations change a batch in
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torchaudio
@@ -113,8 +112,9 @@ class FrameCrop:
             square = functional.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
             return square.reshape(batch, channels, length, self.size, self.size)
         side = 224 / 256 * min(height, width)
-        extent = _constant((side / height, side / width), frames.device).expand(batch, 2)
-        return self._cropped(frames, torch.zeros_like(extent), extent, torch.ones_like(extent[:, 0]))
+        shares = [frames.new_full((batch,), side / length, dtype=torch.float32) for length in (height, width)]
+        extent = torch.stack(shares, 1)
+        return self._cropped(frames, torch.zeros_like(extent), extent, torch.ones_like(shares[0]))
 
     def random(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """A random crop of 8 … 100 % of the area with an aspect ratio of ¾ … 4/3, flipped with probability ½, the same
@@ -136,14 +136,14 @@ class FrameCrop:
 
     def _normalised(self, frames: Tensor) -> Tensor:
         """(batch, channels · frames, height, width)."""
-        mean, deviation = (_constant(value, frames.device) for value in (self.mean, self.deviation))
-        pixels = ((frames.float() - mean) / deviation).permute(0, 4, 1, 2, 3)
-        return pixels.flatten(1, 2)
+        channels = zip(frames.unbind(-1), self.mean, self.deviation, strict=True)
+        # By plain numbers: to a GPU, a tensor of them would have to be copied.
+        return torch.cat([(channel.float() - mean) / deviation for channel, mean, deviation in channels], 1)
 
     def _cropped(self, frames: Tensor, centre: Tensor, extent: Tensor, flip: Tensor) -> Tensor:
         """Boxes by centre and extent (batch, 2), (vertical, horizontal) in −1 … 1 of the frame, scaled bilinearly."""
         batch, count, _, _, channels = frames.shape
-        theta = torch.zeros(batch, 2, 3, device=frames.device)
+        theta = frames.new_zeros(batch, 2, 3, dtype=torch.float32)
         theta[:, 0, 0], theta[:, 0, 2] = extent[:, 1] * flip, centre[:, 1]
         theta[:, 1, 1], theta[:, 1, 2] = extent[:, 0], centre[:, 0]
         grid = functional.affine_grid(theta, [batch, channels, self.size, self.size], align_corners=False)
@@ -164,7 +164,7 @@ class PowerSpectrogram:
     hop: int = 159
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        taper = _tukey(self.window, 0.25).to(waveform.device)
+        taper = _tukey(self.window, 0.25, waveform.device)
         pieces = as_waveform(waveform).unfold(-1, self.window, self.hop)
         spectrum = torch.fft.rfft((pieces - pieces.mean(-1, keepdim=True)) * taper).abs().square()
         spectrum = spectrum / (self.sample_rate * taper.square().sum())
@@ -238,15 +238,9 @@ def augment(
     return batch._replace(inputs=inputs)
 
 
-@lru_cache
-def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """These numbers on a device, sent there once: each sending waits for all that a GPU still has to do."""
-    return torch.tensor(values, device=device)
-
-
-def _tukey(length: int, share: float) -> Tensor:
+def _tukey(length: int, share: float, device: torch.device) -> Tensor:
     """scipy's periodic Tukey window: cosine slopes over this share of its length, flat between them."""
-    place = torch.arange(length, dtype=torch.float64) / length * 2 / share
+    place = torch.arange(length, dtype=torch.float64, device=device) / length * 2 / share
     slope = torch.minimum(place, 2 / share - place).clamp(max=1)
     return (0.5 * (1 - torch.cos(math.pi * slope))).float()
 

@@ -99,6 +99,7 @@ class AGM(Modulated):
     """
 
     counted = ("step",)
+    static = False  # the weight of the running means depends on the step
 
     def __init__(self, model: MultimodalClassifier, strength: float = 1.0, cap: float = 10.0) -> None:
         super().__init__(model, strength)

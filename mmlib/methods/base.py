@@ -20,6 +20,9 @@ class Method(nn.Module):
     # Attributes besides the tensors of `state_dict` that training needs to resume: plain values, and tensors whose
     # shape depends on the data.
     counted: tuple[str, ...] = ()
+    # Whether all steps of an epoch compute the same from different batches, up to and with `backward`: no number that
+    # Python counts, no choice that it draws. Only then can one captured step stand for the others.
+    static = True
 
     def __init__(self, model: MultimodalClassifier) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ class CMRF(Method):
     """
 
     counted = ("step",)
+    static = False  # distillation begins with a step of its own
 
     def __init__(
         self,

@@ -86,6 +86,7 @@ class MBCD(Method):
         self.weight, self.dsu, self.base = weight, dsu, base
         self.unimodal_weight = weight if unimodal_weight is None else unimodal_weight
         self.average = ExponentialAverage(model, half_life, decay)
+        self.static = dsu == 0  # whether statistics are perturbed is drawn for each batch
 
     @property
     def predictor(self) -> nn.Module:

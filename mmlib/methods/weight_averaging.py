@@ -17,7 +17,7 @@ class WeightAveraging(Method):
 
     def __init__(self, inner: Method, average: AveragedNetwork | None = None) -> None:
         super().__init__(inner.model)
-        self.inner, self.watched = inner, inner.watched
+        self.inner, self.watched, self.static = inner, inner.watched, inner.static
         self.average = average or AveragedNetwork(inner.model)
 
     @property
