@@ -6,7 +6,7 @@ counter `num_batches_tracked` is copied. `refresh_batch_norm` re-estimates the s
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,22 @@ class AveragedNetwork(nn.Module):
     """A running average Θ̄ of a network's weights Θ; `module` is the network that holds them.
 
     `lerp_towards(network, w)` moves it: Θ̄ ← (1 − w) Θ̄ + w Θ. With w = 1 − β this is the exponential average, with
-    w = 1/(n + 1) the equal average of n + 1 networks. The average gets no gradients and stays in eval mode.
+    w = 1/(n + 1) the equal average of n + 1 networks. The average gets no gradients, stays in eval mode, and has at
+    least single precision, whatever the network has: with half of that, small steps would be rounded away.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(network).requires_grad_(False).eval()
+        super()._apply(lambda value: value.float() if _is_coarse(value) else value)
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> "AveragedNetwork":
+        """Moves it to a device, but never to less precision."""
+
+        def moved(value: Tensor) -> Tensor:
+            return value.to(changed.device) if _is_coarse(changed := function(value)) else changed
+
+        return super()._apply(moved, recurse)
 
     def train(self, mode: bool = True) -> "AveragedNetwork":
         """Does nothing: an average stays in eval mode."""
@@ -35,7 +45,8 @@ class AveragedNetwork(nn.Module):
         pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
         weights = [pair for pair in pairs if pair[0].is_floating_point()]
         counters = [pair for pair in pairs if not pair[0].is_floating_point()]
-        torch._foreach_lerp_(*zip(*weights, strict=True), weight)
+        averages = [average for average, _ in weights]
+        torch._foreach_lerp_(averages, [value.to(average.dtype) for average, value in weights], weight)
         if counters:
             torch._foreach_copy_(*zip(*counters, strict=True))
 
@@ -58,6 +69,10 @@ class ExponentialAverage(AveragedNetwork):
     def follow(self, network: nn.Module) -> None:
         """One update with the network's current weights."""
         self.lerp_towards(network, 1 - self.decay)
+
+
+def _is_coarse(value: Tensor) -> bool:
+    return value.is_floating_point() and value.element_size() < 4
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

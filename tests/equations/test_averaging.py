@@ -103,6 +103,28 @@ def test_stale_batch_norm_statistics_are_worse_than_refreshed_ones():
     assert evaluate(stale, data)["loss"] < before
 
 
+@pytest.mark.parametrize("converted", ["before", "after"])
+def test_the_average_of_a_coarse_network_moves_by_small_steps(converted):
+    """0.01 away and β = 0.999: in bfloat16 itself, no step would change anything."""
+    trained = nn.BatchNorm1d(4)
+    if converted == "before":
+        trained.bfloat16()
+        average = averaging.ExponentialAverage(trained, decay=0.999)
+    else:
+        average = averaging.ExponentialAverage(trained, decay=0.999)
+        nn.ModuleList([trained, average]).bfloat16()
+    with torch.no_grad():
+        for value in (trained.weight, trained.running_mean):
+            value.add_(0.01)
+    apart = [float((value - before)[0]) for value, before in ((trained.weight.detach(), 1), (trained.running_mean, 0))]
+    for _ in range(200):
+        average.follow(trained)
+    moved = [average.module.weight - 1, average.module.running_mean]
+    for distance, way in zip(apart, moved, strict=True):
+        assert way.dtype == torch.float32 and way.tolist() == pytest.approx([distance * (1 - 0.999**200)] * 4, rel=1e-2)
+    assert averaging.AveragedNetwork(nn.Linear(1, 1).double()).module.weight.dtype == torch.float64
+
+
 def test_half_life_is_what_it_says():
     beta = averaging.decay_for_half_life(0.1, 1000)
     assert beta**100 == pytest.approx(0.5) and beta**1000 == pytest.approx(2**-10)
