@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 import torch
@@ -18,6 +19,7 @@ from mmlib.data.transforms import Augmentation, augment
 from mmlib.methods.base import Method
 from mmlib.models.evaluate import evaluate
 from mmlib.seeding import seed_for, torch_generator
+from mmlib.training.capture import CapturedStep
 from mmlib.training.checkpoint import Checkpoint
 
 
@@ -36,6 +38,7 @@ class TrainingConfig:
     seed: int = 0  # of shuffling, augmentation and dropout
     device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"; "cuda:1" …
     precision: str = "float32"  # full; "tf32": faster, coarser products on GPUs; "bfloat16": autocast
+    capture: bool = False  # on a GPU: steps as CUDA graphs, for methods whose steps are all alike (`Method.static`)
 
     def __post_init__(self) -> None:
         allowed = {
@@ -47,9 +50,11 @@ class TrainingConfig:
             "weight_decay": Number(0),
             "decay_factor": Number(0, 1, above=True),
             "precision": ("float32", "tf32", "bfloat16"),
+            "capture": bool,
         }
         check(vars(self), allowed, "TrainingConfig")
-        resolve_device(self.device)
+        if self.torch_device.type != "cuda" and self.capture:
+            raise ValueError("TrainingConfig: capture=True makes CUDA graphs and needs a GPU; leave it out here.")
 
     @property
     def torch_device(self) -> torch.device:
@@ -187,11 +192,15 @@ def _train_epoch(
     augmenting = torch_generator("augment", config.seed, epoch, device=device)
     sums: dict[str, Tensor] = {}
     steps: list[dict[str, Tensor]] = []
+    step = partial(update, method, optimiser=optimiser, config=config)
+    if config.capture and method.static:
+        step = CapturedStep(step)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed_for("dropout", config.seed, epoch))
         for batch in train.batches(config.batch_size, shuffling, device, rows, stored=True):
             batch = augment(batch, train.front_end, augmentations, augmenting)
-            losses = take_step(method, batch, optimiser, config)
+            losses = step(batch)
+            method.after_step()
             steps.append({f"train {name} loss": loss.detach() for name, loss in losses.items()})
             for name, value in (steps[-1] | method.watched).items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.labels)
@@ -228,16 +237,13 @@ def _diverged(method: Method, config: TrainingConfig, what: str) -> Diverged:
     )
 
 
-def take_step(
-    method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig
-) -> dict[str, Tensor]:
-    """One step, from losses to update; returns its losses."""
+def update(method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig) -> dict[str, Tensor]:
+    """One step, from losses to new weights; returns its losses. The method's `after_step` is to follow."""
     with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         losses = method.step_losses(batch)
     optimiser.zero_grad(set_to_none=True)
     method.backward(losses)
     optimiser.step()
-    method.after_step()
     return losses
 
 
@@ -260,5 +266,5 @@ def optimiser_of(method: Method, config: TrainingConfig, device: torch.device) -
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimiser == "adam":
-        return torch.optim.Adam(parameters, **shared)
+        return torch.optim.Adam(parameters, **shared, capturable=config.capture)
     return torch.optim.SGD(parameters, momentum=config.momentum, **shared)

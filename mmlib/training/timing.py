@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
 from mmlib.data.dataset import Batch, move
 from mmlib.methods.base import Method
 from mmlib.seeding import one_thread
-from mmlib.training.loop import TrainingConfig, optimiser_of, take_step
+from mmlib.training.capture import CapturedStep
+from mmlib.training.loop import TrainingConfig, optimiser_of, update
 
 
 def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], object]:
@@ -17,7 +19,15 @@ def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Calla
     method.to(device).train()
     method.on_train_start(1000, 100)
     optimiser, batch = optimiser_of(method, config, device), move(batch, device)
-    return lambda: take_step(method, batch, optimiser, config)
+    step = partial(update, method, optimiser=optimiser, config=config)
+    if config.capture and method.static:
+        step = CapturedStep(step)
+
+    def whole() -> None:
+        step(batch)
+        method.after_step()
+
+    return whole
 
 
 def shortest_seconds(steps: Mapping[str, Callable[[], object]], repeats: int = 25) -> dict[str, float]:

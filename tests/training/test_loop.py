@@ -12,7 +12,8 @@ from mmlib.methods.base import Method
 from mmlib.models import build_classifier
 from mmlib.models.evaluate import evaluate
 from mmlib.seeding import torch_generator
-from mmlib.training import Diverged, TrainingConfig, fit
+from mmlib.training import Diverged, TrainingConfig, fit, loop
+from mmlib.training.capture import CapturedStep
 from mmlib.training.checkpoint import Checkpoint
 
 CONFIG = TrainingConfig(epochs=4, batch_size=32, device="cpu", seed=1)
@@ -287,6 +288,42 @@ def test_wrong_settings_are_named(wrong):
         TrainingConfig(**wrong)
 
 
+@pytest.mark.parametrize("name", ["erm", "ogm-ge", "gmm-adaptive", "mbcd"])
+def test_a_captured_step_stands_for_all_of_its_size_in_an_epoch(name, monkeypatch):
+    """With the step itself in place of its graph: which batches take part, and what is read and written."""
+    replayed = []
+
+    def captured(self):
+        def replay():
+            replayed.append(len(self.batch.labels))
+            for part, loss in self.step(self.batch).items():
+                self.losses.setdefault(part, torch.zeros(())).copy_(loss.detach())
+
+        return replay
+
+    config = dataclasses.replace(CONFIG, epochs=3)
+    data = toy_dataset(190, seed=1)
+    plain, stood_for = (make(name, "linear") for _ in range(2))
+    expected = train(plain, config, data=data)
+    monkeypatch.setattr(CapturedStep, "_captured", captured)
+    monkeypatch.setattr(CapturedStep, "_eager", lambda self, batch: self.step(batch))
+    object.__setattr__(config, "capture", True)  # which is refused without a GPU
+    optimiser_of = loop.optimiser_of
+    monkeypatch.setattr(loop, "optimiser_of", lambda method, _, device: optimiser_of(method, CONFIG, device))
+    found = train(stood_for, config, data=data)
+    assert replayed == [32, 32] * 3, "of 32, 32, 32, 32, 32 and 30, after three ordinary ones in each epoch"
+    without_time = [[row | {"seconds": 0} for row in history.rows] for history in (found, expected)]
+    assert without_time[0] == without_time[1]
+    for value, other in zip(plain.state_dict().values(), stood_for.state_dict().values(), strict=True):
+        assert torch.equal(value, other)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_capturing_without_a_gpu_is_refused():
+    with pytest.raises(ValueError, match="capture=True makes CUDA graphs and needs a GPU"):
+        TrainingConfig(capture=True)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_asking_for_a_gpu_that_is_not_there_fails_loudly():
     with pytest.raises(ValueError, match="there are 0 CUDA devices"):
@@ -359,3 +396,18 @@ class TestOnTheGpu:
                 method.after_step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+    @pytest.mark.parametrize(
+        "name", [name for name in methods.GRIDS if all(kind.static for kind in methods.variant(name).classes)]
+    )
+    def test_captured_training_agrees_with_ordinary_training(self, name):
+        config = dataclasses.replace(CONFIG, epochs=2, device="cuda")
+        trained, rows = [], []
+        for capture in (False, True):
+            trained.append(make(name, "linear"))
+            history = train(trained[-1], dataclasses.replace(config, capture=capture), data=toy_dataset(250, seed=1))
+            rows.append([{key: value for key, value in row.items() if "train" in key} for row in history.rows])
+        for first, second in zip(*rows, strict=True):
+            assert second == pytest.approx(first, rel=1e-6, abs=1e-6)
+        for one, two in zip(*(method.state_dict().values() for method in trained), strict=True):
+            assert torch.allclose(one.float(), two.float(), rtol=1e-6, atol=1e-6)
