@@ -134,12 +134,15 @@ class MultimodalDataset:
     def resident(self, device: torch.device) -> "MultimodalDataset":
         """On the GPU if it takes at most half of its free memory; otherwise it stays where it is, and batches are
         moved."""
-        if device.type == "cuda":
-            tensors = [*self.inputs.values(), self.labels, self.domains, *self.truth.values()]
-            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-            if size > torch.cuda.mem_get_info(device)[0] / 2:
-                return self
+        if device.type == "cuda" and self.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+            return self
         return self.to(device)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that everything in it takes, or would take."""
+        tensors = [*self.inputs.values(), self.labels, self.domains, *self.truth.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def subset(self, selection: Tensor | Sequence[int]) -> "MultimodalDataset":
         """The samples at these indices, or where this boolean mask (N,) is true. Raises ValueError or IndexError."""

@@ -34,7 +34,8 @@ def train_runs(
     jobs: int | None = None,
     cached: bool = True,
 ) -> list[Trained]:
-    """Train many runs; on a CPU in `jobs` processes (default: one per core), on a GPU one after the other.
+    """Train many runs in `jobs` processes; default: on a CPU one per core, on a GPU one after the other. Of `jobs`
+    processes, as many share a GPU as its free memory should hold (`most_at_a_time`).
 
     Each CPU run uses one thread: parallel processes are faster than parallel threads, and no result depends on the
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
@@ -82,7 +83,7 @@ def train_runs(
             left = [run for run in missing if found.get(run) is None]
             if wait and left:
                 bar.set_postfix_str(f"waiting for {len(left)} that another process trains")
-            workers = max(1, min(len(left), jobs or joblib.cpu_count()) if on_cpu else 1)
+            workers = max(1, min(len(left), most_at_a_time(jobs, splits, config.torch_device, architecture)))
             with _handed_over(splits, workers) as data:
                 results = joblib.Parallel(workers, return_as="generator")(
                     joblib.delayed(train_once)(run, data, wait) for run in left
@@ -96,6 +97,24 @@ def train_runs(
         if found[run].diverged:
             print(f"No result of {run.method}, seed {run.seed}, target {run.target!r}: {found[run].diverged}")
     return [found[run] for run in runs]
+
+
+_OF_A_PROCESS = 2**31  # bytes on a GPU besides data and weights: CUDA's own, and activations of a small network
+
+
+def most_at_a_time(jobs: int | None, splits: Splits, device: torch.device, architecture: Architecture) -> int:
+    """How many runs are to be trained side by side. What a run needs of a GPU is estimated, not known: its data, where
+    it will be kept there, and 16 times the network: gradients, the optimiser's moments, averages and activations."""
+    if device.type == "cpu":
+        return jobs or joblib.cpu_count()
+    if jobs is None or jobs == 1:
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    data = sum(part.nbytes for part in (splits.train, splits.validation, splits.test))
+    network = architecture.build(splits.train.input_shapes, len(splits.train.class_names), 0)
+    weights = sum(value.numel() * value.element_size() for value in network.parameters())
+    need = _OF_A_PROCESS + 16 * weights + (data if data <= free / 2 else 0)
+    return min(jobs, free // need)
 
 
 @contextlib.contextmanager

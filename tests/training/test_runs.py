@@ -16,6 +16,7 @@ from scipy import stats
 
 from mmlib import methods
 from mmlib.data import with_shuffled_labels
+from mmlib.models.architecture import Architecture
 from mmlib.models.evaluate import sample_scores
 from mmlib.training import (
     Diverged,
@@ -37,6 +38,7 @@ from mmlib.training import (
 )
 from mmlib.training.checkpoint import Checkpoint
 from mmlib.training.estimates import pooled
+from mmlib.training.runs import most_at_a_time
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
 
@@ -144,6 +146,31 @@ def test_runs_do_not_depend_on_how_many_processes_there_are(toy_splits):
     assert list(histories(where(alone, "erm", "left", "right"), "target accuracy").columns) == [0, 1]
     with pytest.raises(ValueError, match="No run of 'erm' on left"):
         where(alone, "erm", "left")
+
+
+def test_runs_share_a_gpu_where_their_data_and_networks_fit(toy_splits, monkeypatch):
+    """How many; without a GPU that is all there is to see."""
+
+    def side_by_side(gibibytes, jobs, encoder="small", splits=toy_splits):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(gibibytes * 2**30), 0))
+        return most_at_a_time(jobs, splits, torch.device("cuda"), Architecture(encoder))
+
+    assert [side_by_side(80, jobs) for jobs in (None, 1, 4)] == [1, 1, 4]
+    assert side_by_side(7, 4) == 3 and side_by_side(1, 4) == 0, "then one is tried"
+    assert side_by_side(7, 4, "resnet18") == 2, "22 million weights"
+    train = toy_splits.train
+    long = dataclasses.replace(train, inputs={"left": train.inputs["left"][:1].expand(2**24, 1, 8, 8)})  # 4 GiB
+    assert side_by_side(19, 4, splits=dataclasses.replace(toy_splits, train=long)) == 3
+    assert side_by_side(7, 4, splits=dataclasses.replace(toy_splits, train=long)) == 3, "the data stays where it is"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_runs_that_share_a_gpu_end_as_alone(toy_splits):
+    runs, config = [Run("mbcd", "there", seed, ("left", "right")) for seed in range(4)], TrainingConfig(epochs=2)
+    alone, shared = (train_runs(runs, toy_splits, config, jobs=jobs, cached=False) for jobs in (1, 4))
+    for one, two in zip(alone, shared, strict=True):
+        assert one.scores == pytest.approx(two.scores, abs=0.02)
 
 
 def test_between_domains_that_are_alike_no_cost_is_claimed(toy_splits):
