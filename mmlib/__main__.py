@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench = commands.add_parser("bench", help="measure what steps, instruments and data cost here, as tables to paste")
     bench.add_argument("--notebooks", action="store_true", help="also every notebook, by part, with an empty cache")
     bench.add_argument("--device", default="cpu", help="of the steps and instruments (default: cpu)")
+    bench.add_argument("--out", type=Path, metavar="FILE", help="also write all tables to this file, as JSON")
     results = commands.add_parser("results", help="write notebooks/RESULTS.md from the kit's measured results")
     results.add_argument(
         "--collect", nargs="+", type=Path, default=[], metavar="DIR", help="first take over what these suites measured"
@@ -122,7 +123,7 @@ def _bench(options: argparse.Namespace) -> int:
     except (ValueError, RuntimeError) as error:
         print(f"Nothing was measured: {error}", file=sys.stderr)
         return BAD
-    for table in bench.tables(options.device, options.notebooks):
+    for table in bench.report(options.device, options.notebooks, options.out):
         print(table, flush=True)
         print()
     return 0

@@ -24,7 +24,7 @@ from mmlib.equations.mixture import fit_mixture
 from mmlib.instruments import flatness
 from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig
-from mmlib.training.timing import shortest_seconds, training_step
+from mmlib.training.timing import floor_of_mbcd, shortest_seconds, training_step
 
 pytestmark = pytest.mark.alone
 
@@ -123,38 +123,6 @@ def second_stage(batch, device):
     return step
 
 
-def bare_passes_of_mbcd(batch, device):
-    """MBCD's arithmetic floor: its forward and backward passes and nothing else.
-
-    The trunks once forward and back; the last stages twice forward and three times back (the inner gradient, the
-    uni-modal losses, the fused loss at the shifted weights); the teacher once forward; optimiser and average.
-    """
-    model = build_classifier(SHAPES, 10, 0).to(device).train()
-    average = AveragedNetwork(model)
-    optimiser = torch.optim.Adam(model.parameters(), fused=True)
-    names = model.modalities
-    tails = {name: [model.encoders[name].last_stage, model.encoders[name].head] for name in names}
-    parameters = [value for parts in tails.values() for part in parts for value in part.parameters()]
-
-    def features(below):
-        return model.normalise({name: tails[name][1](tails[name][0](below[name])) for name in names})
-
-    def step():
-        below = {name: model.encoders[name].trunk(batch.inputs[name]) for name in names}
-        logits = model.unimodal_logits(features(below))
-        own = sum(functional.cross_entropy(value, batch.labels) for value in logits.values())
-        torch.autograd.grad(own, parameters, retain_graph=True)
-        fused = functional.cross_entropy(model.fuse(features(below)), batch.labels)
-        with torch.no_grad():
-            average.module(batch.inputs)
-        optimiser.zero_grad(set_to_none=True)
-        (own + fused).backward()
-        optimiser.step()
-        average.lerp_towards(model, 0.01)
-
-    return step
-
-
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 def test_what_a_step_of_each_method_costs(device):
     generator = torch.Generator().manual_seed(0)
@@ -167,7 +135,7 @@ def test_what_a_step_of_each_method_costs(device):
     compared = {
         "mbcd": steps.pop("mbcd"),
         "mbcd, frozen trunks": fresh_step("mbcd", batch, device, frozen=True),
-        "floor of mbcd": bare_passes_of_mbcd(batch, device),
+        "floor of mbcd": floor_of_mbcd(build_classifier(SHAPES, 10, 0), batch),
     }
     shortest = shortest_seconds(steps, repeats=5) | shortest_seconds(compared)
     for name, seconds in shortest.items():

@@ -1,7 +1,8 @@
 """What things cost on this machine: steps, evaluations, instruments, data, and notebooks by part, as tables to paste.
 
 `python -m mmlib bench` measures a network at a time, all functions of a table in turn, so that a busy machine affects
-all alike: read the ratios. `--notebooks` runs the suite `quick` as well, with a cache of its own that starts empty.
+all alike: read the ratios. `--notebooks` runs the suite `quick` as well, with a cache of its own that starts empty. On
+a GPU, the tables of `bench_gpu` come first.
 """
 
 import json
@@ -17,10 +18,11 @@ import pandas as pd
 import torch
 
 from mmlib import methods
-from mmlib.batch import run, suites
+from mmlib.batch import bench_gpu, run, suites
 from mmlib.batch.execution import FINISHED, Limits, Result
 from mmlib.batch.runner import NOTEBOOK
 from mmlib.data import load
+from mmlib.data.cache import atomic_path
 from mmlib.data.dataset import Batch, MultimodalDataset
 from mmlib.instruments import flatness, gradient_cosines, hessian, modality_contributions, probe_accuracy
 from mmlib.models import build_classifier, evaluate, sample_scores
@@ -28,29 +30,44 @@ from mmlib.training import TrainingConfig
 from mmlib.training.timing import shortest_seconds, training_step
 
 
-def tables(device: str, notebooks: bool) -> Iterator[str]:
-    """Every table as Markdown, as soon as it is measured."""
+def report(device: str, notebooks: bool, out: Path | None = None) -> Iterator[str]:
+    """Every table as Markdown, as soon as it is measured; all so far as JSON in `out`, title → row → column → value."""
+    where = TrainingConfig(device=device).torch_device
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+    machine = f"{platform.platform()}, torch {torch.__version__}, on {name}"
+    yield machine
+    found: dict[str, object] = {"machine": machine}
+    for title, frame in tables(where, notebooks):
+        if out is not None:
+            found[title] = json.loads(frame.to_json(orient="index"))
+            with atomic_path(out) as temporary:
+                temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+        yield _markdown(title, frame)
+
+
+def tables(where: torch.device, notebooks: bool) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Titles and tables."""
     started = time.perf_counter()
     splits = load("spoken_digits")
     loaded = time.perf_counter()
     splits = splits.preprocessed()
     read = {"load spoken_digits": loaded - started, "its network inputs": time.perf_counter() - loaded}
     train = splits.leave_out("contour").train
-    where = TrainingConfig(device=device).torch_device
-    yield f"{platform.platform()}, torch {torch.__version__}, on {where}"
-    yield _table("data", read, 1, "s")
+    if where.type == "cuda":
+        yield from bench_gpu.tables(splits, where)
+    yield "data", _table(read, 1, "s")
     batch = next(train.batches(64))
-    steps = {name: _step(name, train, batch, device) for name in (*methods.GRIDS, "mbcd: second-order")}
-    yield _table("a step at batch 64", shortest_seconds(steps), 1000, "ms", "erm")
+    steps = {name: _step(name, train, batch, where) for name in bench_gpu.METHODS}
+    yield "a step at batch 64", _table(shortest_seconds(steps), 1000, "ms", "erm")
     used = _instruments(train.to(where), splits.test.to(where))
-    yield _table("one network", shortest_seconds(used, repeats=3), 1000, "ms", "evaluate 1000 samples")
+    yield "one network", _table(shortest_seconds(used, repeats=3), 1000, "ms", "evaluate 1000 samples")
     if notebooks:
-        yield _of_notebooks()
+        yield "seconds", _of_notebooks()
 
 
-def _step(name: str, train: MultimodalDataset, batch: Batch, device: str) -> Callable[[], object]:
+def _step(name: str, train: MultimodalDataset, batch: Batch, where: torch.device) -> Callable[[], object]:
     model = build_classifier(train.input_shapes, len(train.class_names), 0)
-    return training_step(methods.build(name, model), batch, TrainingConfig(device=device))
+    return training_step(methods.build(name, model), batch, TrainingConfig(device=str(where)))
 
 
 def _instruments(train: MultimodalDataset, test: MultimodalDataset) -> dict[str, Callable[[], object]]:
@@ -69,19 +86,20 @@ def _instruments(train: MultimodalDataset, test: MultimodalDataset) -> dict[str,
     }
 
 
-def _table(title: str, seconds: dict[str, float], scale: float, unit: str, floor: str = "") -> str:
+def _table(seconds: dict[str, float], scale: float, unit: str, floor: str = "") -> pd.DataFrame:
     frame = pd.DataFrame({unit: {name: scale * value for name, value in seconds.items()}})
     if floor:
         frame[f"÷ {floor}"] = frame[unit] / frame.loc[floor, unit]
-    return _markdown(title, frame.round(2))
+    return frame.round(2)
 
 
 def _markdown(title: str, frame: pd.DataFrame) -> str:
+    frame = frame.astype(object).where(frame.notna(), "")
     rows = [[title, *frame.columns], ["---"] + ["---:"] * frame.shape[1], *frame.reset_index().to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-def _of_notebooks() -> str:
+def _of_notebooks() -> pd.DataFrame:
     """Seconds of every notebook by part, and of the whole suite. Raises a RuntimeError where one did not finish."""
     suite = suites.read("quick")
     jobs = suite.jobs([], {})
@@ -95,7 +113,7 @@ def _of_notebooks() -> str:
         parts = pd.DataFrame({result.name: parts_of(result, Path(out)) for result in results}).T
     parts.loc["all, one after another"] = parts.sum()
     parts.loc[f"all, {backend.workers} at a time", "together"] = whole
-    return _markdown("seconds", parts.round(1).astype(object).where(parts.notna(), ""))
+    return parts.round(1)
 
 
 def parts_of(result: Result, out: Path) -> dict[str, float]:

@@ -142,7 +142,7 @@ def fit(
     remaining = range(len(history.rows) + 1, config.epochs + 1)
     for epoch in tqdm(remaining, desc=type(method).__name__, leave=False, disable=not progress):
         started = time.perf_counter()
-        with _tensor_float_32(config.precision == "tf32"):
+        with tensor_float_32(config.precision == "tf32"):
             losses = _train_epoch(method, train, optimiser, config, epoch, device, augmentations or {})
         schedule.step()
         validated = evaluate(method.predictor, validation, "validation ")
@@ -248,7 +248,7 @@ def update(method: Method, batch: Batch, optimiser: torch.optim.Optimizer, confi
 
 
 @contextmanager
-def _tensor_float_32(allowed: bool) -> Iterator[None]:
+def tensor_float_32(allowed: bool) -> Iterator[None]:
     """TF32 for matrix products and convolutions (torch allows it for the latter by default); restored afterwards."""
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
