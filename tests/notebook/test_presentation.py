@@ -38,7 +38,7 @@ def test_a_cell_run_twice_claims_once_and_the_record_is_json():
     record.claim("x <b>", Estimate(-1.0, 0.5, 3))
     bundle = record._repr_mimebundle_()
     (claim,) = json.loads(json.dumps(bundle[MIME_TYPE]))["claims"]
-    estimate = {"mean": -1.0, "half_width": 0.5, "count": 3}
+    estimate = {"mean": -1.0, "half_width": 0.5, "count": 3, "left_out": 0}
     assert claim == {"statement": "x <b>", "measured": "-1.000 ± 0.500", "verdict": "fails", "estimate": estimate}
     assert "x &lt;b&gt;" in bundle["text/html"] and "<b>" not in bundle["text/html"]
 
