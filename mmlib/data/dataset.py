@@ -54,8 +54,8 @@ class MultimodalDataset:
         """Check and wrap your own arrays.
 
         `inputs` maps each modality to an array (N, …); floating-point or uint8, which networks read as numbers from 0
-        to 255. `labels` and `domains` are
-        integers (N,), counted from 0. Names default to "0", "1", …; without `domains`, all samples are in one domain.
+        to 255. `labels` and `domains` are integers (N,), counted from 0. Names default to "0", "1", …; without
+        `domains`, all samples are in one domain.
         Raises ValueError or TypeError naming the modality or field, what was found and what was expected.
         """
         if not inputs:
