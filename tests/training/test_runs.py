@@ -21,7 +21,9 @@ from mmlib.models.evaluate import sample_scores
 from mmlib.training import (
     Diverged,
     Estimate,
+    History,
     Run,
+    Trained,
     TrainingConfig,
     by_epoch,
     estimate,
@@ -254,12 +256,26 @@ class TestDiverged:
             with pytest.raises(Diverged, match="ERM diverged in epoch 1"):
                 use()
 
-    def test_settings_with_which_a_run_diverges_are_not_chosen(self, toy_splits):
-        both = ("left", "right")
-        fine = (("learning_rate", 1e-5),)
-        assert tune("erm", [BLOWS_UP, fine], toy_splits, CONFIG, ["there"], [0], both) == {"there": fine}
+    def test_settings_with_which_a_run_diverges_are_not_chosen(self, toy_splits, monkeypatch):
+        both, fine = ("left", "right"), (("learning_rate", 1e-5),)
+        with monkeypatch.context() as patched:
+            patched.setattr("mmlib.training.tables.train_runs", self.one_in_two_diverges)
+            assert tune("erm", [BLOWS_UP, fine], toy_splits, CONFIG, ["there"], [0, 1], both) == {"there": fine}
         with pytest.raises(Diverged, match=r"erm diverged with every setting for 'there'\. ERM diverged in epoch 1"):
             tune("erm", [BLOWS_UP], toy_splits, CONFIG, ["there"], [0], both)
+
+    @staticmethod
+    def one_in_two_diverges(runs, *_, **options):
+        """With settings that are better wherever they do not diverge."""
+        scores = {BLOWS_UP: 0.9, (("learning_rate", 1e-5),): 0.5}
+        return [
+            Trained.without_result(run, "why")
+            if run.settings == BLOWS_UP and run.seed == 1
+            else Trained(
+                run, None, None, History(), {"validation accuracy": scores[run.settings], "validation loss": 1}
+            )
+            for run in runs
+        ]
 
 
 class TestCache:
