@@ -80,7 +80,7 @@ def test_what_the_present_code_would_not_repeat_is_refused(finished, tmp_path, c
     assert (tmp_path / "measured.csv").read_bytes() == before and not (tmp_path / "RESULTS.md").exists()
 
 
-def test_a_seed_that_is_there_twice_or_missing_is_refused(finished, tmp_path, capsys):
+def test_a_seed_that_is_there_twice_missing_or_diverged_is_refused(finished, tmp_path, capsys):
     before = (tmp_path / "measured.csv").read_bytes()
     other = finished.out.with_name("other")
     assert main(["run", "--notebooks", str(finished.notebooks), "--out", str(other), "-p", "seeds=4"]) == 0
@@ -93,6 +93,13 @@ def test_a_seed_that_is_there_twice_or_missing_is_refused(finished, tmp_path, ca
     assert main(["run", "--notebooks", str(finished.notebooks), "--out", str(third)]) == 0
     assert main(["results", "--collect", str(third)]) == 2
     assert "Not every method of 06 with" in capsys.readouterr().err
+    finished.notebook(
+        "06_y", NOTEBOOK.replace('"loaded"', '"diverged": "in epoch 1" * (seed == 2), "loaded"'), PARAMETERS
+    )
+    fourth = finished.out.with_name("fourth")
+    assert main(["run", "--only", "06_y", "--notebooks", str(finished.notebooks), "--out", str(fourth)]) == 0
+    assert main(["results", "--collect", str(fourth)]) == 2
+    assert "seed 2 of erm has no result to collect" in capsys.readouterr().err
     assert (tmp_path / "measured.csv").read_bytes() == before and not (tmp_path / "RESULTS.md").exists()
 
 

@@ -32,9 +32,9 @@ def collected(folders: Sequence[Path], rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the trainings of all finished runs in these folders of batches. What was there of a notebook with the
     same parameters is replaced as a whole; a line says by how much.
 
-    Raises BadParameter for a folder without finished runs, for a seed that two of its runs share or that a method
-    lacks, and for a run that the present code, data or versions would not repeat: its numbers would stand beside
-    others that they cannot be compared with.
+    Raises BadParameter for a folder without finished runs, for a seed that two of its runs share, that a method lacks
+    or that diverged, and for a run that the present code, data or versions would not repeat: its numbers would stand
+    beside others that they cannot be compared with.
     """
     found = pd.concat([_rows_of(folder) for folder in folders], ignore_index=True)
     _check(found)
@@ -80,6 +80,11 @@ def _rows(result: Result, folder: Path) -> list[dict[str, object]]:
         raise BadParameter(
             f"{folder / result.name} cannot be collected: {problem or why}. Run its suite again, or delete this folder "
             "where no suite makes it any more; collect on the machine that ran it."
+        )
+    if diverged := [row for row in trainings if row.get("diverged")]:
+        first = diverged[0]
+        raise BadParameter(
+            f"{folder / result.name}: seed {first['seed']} of {first['method']} has no result to collect."
         )
     # With tuning by the first seed, runs from different first seeds have different settings, and are not pooled.
     apart = () if job.effective.get("tuning") == "mmdg-bench" else ("first_seed",)
