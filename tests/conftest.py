@@ -198,6 +198,18 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with 700 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
 def toy() -> MultimodalDataset:
     return toy_dataset()
 
@@ -206,7 +218,7 @@ def toy() -> MultimodalDataset:
 def trained(toy_splits: Splits) -> list[Trained]:
     """Four seeds of multi-loss on the toy data."""
     runs = [Run("multi-loss", "there", seed, ("left", "right")) for seed in range(4)]
-    return train_runs(runs, toy_splits, TrainingConfig(epochs=3, device="cpu"))
+    return train_runs(runs, toy_splits, TrainingConfig(epochs=3, device="cpu"), by_epoch=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """Where synthesised and prepared data is kept, and how it is written completely or not at all."""
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("MMLIB_CACHE") or Path.home() / ".cache" / "mmlib")
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place only if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def owner_in_words(facts: Mapping[str, Any]) -> str:
     return f"process {facts.get('process')} on {facts.get('host')}, since {facts.get('since')}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def owned(path: Path) -> Iterator[None]:
     """Until the block ends, or the process, nobody else who asks may write to `path`. Raises InUse where somebody
     does."""
@@ -108,10 +108,38 @@ def owned(path: Path) -> Iterator[None]:
 
 
 def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays under this name in the cache, made first where they are not there yet. Raises like `load_arrays`."""
-    path = cache_directory() / f"{name}.npz"
-    make_once(path, lambda: save_arrays(path, make()))
-    return load_arrays(path)
+    """The arrays under this name in the cache, made first where they are not there yet or are damaged. Where they
+    cannot be kept, a line says so, and they are made all the same."""
+    path, made = cache_directory() / f"{name}.npz", {}
+
+    def make_and_keep() -> None:
+        made.update(make())
+        save_arrays(path, made)
+
+    try:
+        if path.exists():
+            try:
+                return load_arrays(path)
+            except ValueError as error:
+                print(f"{set_aside(path, error.__cause__)}: it is made again.")
+            if path.exists():  # and cannot be read just now
+                return make()
+        make_once(path, make_and_keep)
+        return made or load_arrays(path)
+    except OSError as error:
+        print(f"{path} cannot be kept ({error}): it is made for this time only.")
+        return made or make()
+
+
+def set_aside(path: Path, error: BaseException | None) -> str:
+    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; says what happened. One
+    that merely cannot be read just now stays as it is."""
+    if isinstance(error, OSError):
+        return f"{path} cannot be read ({error})"
+    place = path.with_name(f"{path.name}.damaged")
+    with contextlib.suppress(OSError):
+        path.replace(place)
+    return f"{path} is damaged ({error}) and was renamed to {place.name}"
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:

@@ -1,14 +1,16 @@
 """Activations of frozen trunks, computed once per clip and kept on disk: training then starts at the last stage."""
 
 import hashlib
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path, cache_directory
+from mmlib.data.cache import atomic_path, cache_directory, make_once, set_aside
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.splits import Splits
 from mmlib.data.stored import StoredRows
@@ -62,7 +64,8 @@ def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.devi
         digest.update(value.cpu().contiguous().numpy().tobytes())
     content = digest.hexdigest()[:24]
     path = cache_directory() / "activations" / f"{content}.npy"
-    if not path.exists():
+
+    def make() -> None:
         with atomic_path(path) as temporary:
             array = None
             for start in tqdm(range(0, len(rows), 16), desc=f"activations of {name}", unit="batch"):
@@ -70,9 +73,26 @@ def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.devi
                 if len(outputs) != len(rows[start : start + 16]):
                     raise ValueError(f"The trunk of {name!r} folds frames into the batch; it cannot be cached.")
                 if array is None:
-                    shape = (len(rows), *outputs.shape[1:])
-                    array = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+                    array = _space_for(temporary, (len(rows), *outputs.shape[1:]))
                 array[start : start + len(outputs)] = outputs
             array.flush()
             del array
-    return StoredRows(torch.from_numpy(np.load(path, mmap_mode="c")), rows, content)
+
+    make_once(path, make)
+    try:
+        array = np.load(path, mmap_mode="c")
+    except (ValueError, EOFError) as error:
+        print(f"{set_aside(path, error)}: it is made again.")
+        make_once(path, make)
+        array = np.load(path, mmap_mode="c")
+    return StoredRows(torch.from_numpy(array), rows, content)
+
+
+def _space_for(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An array on disk, to be filled. Its space is taken now: a disk that fills up under a mapped file kills the
+    process, without a word."""
+    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

@@ -1,6 +1,6 @@
 """The state from which interrupted training resumes, written completely or not at all."""
 
-import contextlib
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmlib.data.cache import atomic_path
+from mmlib.data.cache import atomic_path, set_aside
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Checkpoint:
             return
         self._written = time.monotonic()
         try:
-            with atomic_path(self.path) as temporary:
-                torch.save({"identity": self.identity, **state}, temporary)
-        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch
+            save(self.path, {"identity": self.identity, **state})
+        except OSError as error:
+            self.seconds = math.inf  # said once
             print(f"{self.path} could not be written ({error}); the training continues without.")
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
@@ -58,12 +58,10 @@ class Checkpoint:
             path.unlink(missing_ok=True)
 
 
-def set_aside(path: Path, error: Exception) -> str:
-    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; says what happened. One
-    that merely cannot be read just now stays as it is."""
-    if isinstance(error, OSError):
-        return f"{path} cannot be read ({error})"
-    place = path.with_name(f"{path.name}.damaged")
-    with contextlib.suppress(OSError):
-        path.replace(place)
-    return f"{path} is damaged ({error}) and was renamed to {place.name}"
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write it completely or not at all. Raises an OSError where the disk does not take it."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # about torch's inner workings, on the way of which the disk's own message is
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None

@@ -95,16 +95,17 @@ class Trained:
     def networks(self) -> Iterator[MultimodalClassifier]:
         """The trained network as it was after each epoch, in order: one object, in eval mode, whose weights change.
 
-        Weights are kept with half precision, for networks that need at most 64 MiB for all epochs; raises a ValueError
-        for a larger one, which keeps the last only.
+        Weights are kept with half precision, where the training was asked to (`by_epoch`), for networks that need at
+        most 64 MiB for all epochs; raises a ValueError for others, which keep the last only.
         """
         if self.diverged:
             raise Diverged(self.diverged)
         if WEIGHTS not in self.history.tensors:
-            raise ValueError(
-                f"{self.run.method} kept no weights by epoch: those of {len(self.history.rows)} epochs take more than "
-                f"{WEIGHTS_KEPT >> 20} MiB. `network` holds the last epoch's."
-            )
+            epochs = len(self.history.rows)
+            why = "ask for them with `by_epoch=True`"
+            if not may_be_kept(self.network, epochs):
+                why = f"those of {epochs} epochs take more than {WEIGHTS_KEPT >> 20} MiB"
+            raise ValueError(f"{self.run.method} kept no weights by epoch: {why}. `network` holds the last epoch's.")
         network = copy.deepcopy(self.network).eval()
         values = _floats(network)
         for weights in self.history.tensors[WEIGHTS]:
@@ -141,10 +142,12 @@ def train_run(
     architecture: Architecture = DEFAULT,
     checkpoint: Checkpoint | None = None,
     variant: methods.Variant | None = None,
+    by_epoch: bool = False,
 ) -> Trained:
     """Train one run on splits that are preprocessed (`Splits.preprocessed`) or read from disk.
 
-    Each epoch is also evaluated on the unseen domain ("target"), and its weights are kept (`Trained.networks`).
+    Each epoch is also evaluated on the unseen domain ("target"); with `by_epoch`, its weights are kept, where they are
+    small enough (`Trained.networks`).
     A training that finds its `checkpoint` resumes from it; see `fit`. `variant` stands for the run's method, by default
     what has its name here and now. Raises like `fit`.
     """
@@ -152,7 +155,7 @@ def train_run(
     config, options = run.configured(config)
     model = architecture.build(train.input_shapes, len(train.class_names), run.seed)
     method = (variant or methods.variant(run.method)).build(model, run.seed, **options)
-    keep = 2 * len(_weights(model)) * config.epochs <= WEIGHTS_KEPT
+    keep = by_epoch and may_be_kept(model, config.epochs)
 
     history = fit(
         method,
@@ -180,6 +183,11 @@ def train_run(
 def _floats(network: MultimodalClassifier) -> list[Tensor]:
     """All that training changes, statistics of batch norm included and counters aside."""
     return [value for value in trained_state(network).values() if value.is_floating_point()]
+
+
+def may_be_kept(network: MultimodalClassifier, epochs: int) -> bool:
+    """Whether its weights after every epoch are few enough to be kept."""
+    return 2 * sum(value.numel() for value in _floats(network)) * epochs <= WEIGHTS_KEPT
 
 
 def _weights(network: MultimodalClassifier) -> Tensor:

@@ -14,15 +14,15 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path, cache_directory
+from mmlib.data.cache import cache_directory, set_aside
 from mmlib.data.splits import Splits
 from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
 from mmlib.seeding import one_thread
-from mmlib.training.checkpoint import Checkpoint, set_aside
+from mmlib.training.checkpoint import Checkpoint, save
 from mmlib.training.identity import identities
 from mmlib.training.loop import Diverged, History, TrainingConfig
-from mmlib.training.run import DEFAULT, Run, Trained, train_run
+from mmlib.training.run import DEFAULT, WEIGHTS, Run, Trained, may_be_kept, train_run
 
 
 def train_runs(
@@ -33,6 +33,7 @@ def train_runs(
     architecture: Architecture = DEFAULT,
     jobs: int | None = None,
     cached: bool = True,
+    by_epoch: bool = False,
 ) -> list[Trained]:
     """Train many runs in `jobs` processes; default: on a CPU one per core, on a GPU one after the other. Of `jobs`
     processes, as many share a GPU as its free memory should hold (`most_at_a_time`).
@@ -41,18 +42,26 @@ def train_runs(
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
     `$MMLIB_CACHE/runs` unless `cached` is False; one that was interrupted resumes from its checkpoint there. One that
     another process trains at this moment is left to it, and loaded when it is done. A line says how many were trained
-    here. A damaged file is set aside, with a line that says so, and its run is trained again. A run that diverges does
+    here. A damaged file is set aside, with a line that says so, and its run is trained again; where results cannot be
+    kept, on a full or read-only disk, a line says that, and they are returned all the same. A run that diverges does
     not stop the others: it is returned without a result (`Trained.diverged`), kept as such, and a line says why.
+    `by_epoch`: keep what `Trained.networks` needs; a result that was kept without is trained again.
     Raises a ValueError for a method, option, domain or modality that does not exist.
     """
     on_cpu = config.torch_device.type == "cpu"
     names = identities(runs, splits, config, architecture)
-    found = {run: _loaded(run, _path(name), splits, architecture) for run, name in names.items()} if cached else {}
+    found = (
+        {run: _loaded(run, _path(name), splits, architecture, by_epoch) for run, name in names.items()}
+        if cached
+        else {}
+    )
     missing = [run for run in names if found.get(run) is None]
     variants = {run.method: variant(run.method) for run in missing}
 
-    def train(run: Run, splits: Splits) -> Trained:
-        checkpoint = Checkpoint(_path(names[run], "checkpoint."), names[run]) if cached else None
+    def train(run: Run, splits: Splits) -> tuple[Trained, str]:
+        """The result, and why it could not be kept; "" where it was, or was not to be."""
+        kind = "checkpoint-by-epoch." if by_epoch else "checkpoint."  # one holds what the other lacks
+        checkpoint = Checkpoint(_path(names[run], kind), names[run]) if cached else None
         with one_thread() if on_cpu else contextlib.nullcontext():
             try:
                 trained = train_run(
@@ -62,22 +71,26 @@ def train_runs(
                     architecture=architecture,
                     checkpoint=checkpoint,
                     variant=variants[run.method],  # a worker may know another one by this name
+                    by_epoch=by_epoch,
                 )
             except Diverged as error:
                 trained = Trained.without_result(run, str(error))
-        if checkpoint is not None and _keep(trained, _path(names[run])):
+        problem = _keep(trained, _path(names[run])) if cached else ""
+        if checkpoint is not None and not problem:
             checkpoint.remove()
-        return trained
+        return trained, problem
 
-    def train_once(run: Run, data: Callable[[], Splits], wait: bool) -> Trained | None:
-        """None where another process trains this run, and this one is not to `wait` for that."""
+    def train_once(run: Run, data: Callable[[], Splits], wait: bool) -> tuple[Trained | None, str]:
+        """No result where another process trains this run, and this one is not to `wait` for that."""
         if not cached:
             return train(run, data())
         with _reserved(_path(names[run]), wait) as reserved:
             if not reserved:
-                return None
-            return _loaded(run, _path(names[run]), data(), architecture) or train(run, data())
+                return None, ""
+            loaded = _loaded(run, _path(names[run]), data(), architecture, by_epoch)
+            return (loaded, "") if loaded else train(run, data())
 
+    problems = []
     with tqdm(total=len(missing), desc="training runs", disable=not missing) as bar:
         for wait in (False, True):  # first all that nobody else trains, so that no process waits while it has work
             left = [run for run in missing if found.get(run) is None]
@@ -88,11 +101,14 @@ def train_runs(
                 results = joblib.Parallel(workers, return_as="generator")(
                     joblib.delayed(train_once)(run, data, wait) for run in left
                 )
-                for run, result in zip(left, results, strict=True):
+                for run, (result, problem) in zip(left, results, strict=True):
                     found[run] = result
                     bar.update(result is not None)
+                    problems += [problem] if problem else []
     trained = sum(not found[run].loaded for run in names)
     print(f"{trained} runs trained, {len(names) - trained} loaded from the cache")
+    if problems:
+        print(f"{len(problems)} of them could not be kept in {cache_directory() / 'runs'}: {problems[0]}")
     for run in names:
         if found[run].diverged:
             print(f"No result of {run.method}, seed {run.seed}, target {run.target!r}: {found[run].diverged}")
@@ -161,8 +177,8 @@ def _reserved(path: Path, wait: bool) -> Iterator[bool]:
             lock.release()
 
 
-def _keep(trained: Trained, path: Path) -> bool:
-    """Whether the result could be kept; a line says so where it could not, and the training is not lost for that."""
+def _keep(trained: Trained, path: Path) -> str:
+    """Keep the result; why that failed, or "": the training is not lost for it."""
     state = {"diverged": trained.diverged}
     if not trained.diverged:
         state |= {
@@ -172,16 +188,15 @@ def _keep(trained: Trained, path: Path) -> bool:
             "scores": trained.scores,
         }
     try:
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch
-        print(f"The run was trained and could not be kept as {path}: {error}")
-        return False
-    return True
+        save(path, state)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
-def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture) -> Trained | None:
-    """The cached result of this run; None where there is none, or it is damaged."""
+def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture, by_epoch: bool) -> Trained | None:
+    """The cached result of this run; None where there is none, it is damaged, or lacks what is wanted `by_epoch`. Its
+    file's time becomes that of its last use."""
     if not path.exists():
         return None
     shapes = splits.train.select_modalities(*run.modalities).input_shapes
@@ -193,7 +208,12 @@ def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture) ->
             return Trained.without_result(run, state["diverged"], loaded=True)
         for part, name in ((network, "network"), (predictor, "predictor")):
             part.load_state_dict(part.state_dict() | state[name])
-        return Trained(run, predictor, network, History(**state["history"]), state["scores"], loaded=True)
+        history = History(**state["history"])
+        if by_epoch and WEIGHTS not in history.tensors and may_be_kept(network, len(history.rows)):
+            return None
+        with contextlib.suppress(OSError):
+            path.touch()
+        return Trained(run, predictor, network, history, state["scores"], loaded=True)
     except MemoryError:
         raise
     except Exception as error:

@@ -235,17 +235,6 @@ def test_an_output_folder_that_is_a_file_is_named(kit, capsys):
     assert kit.out.read_text() == "mine"
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_keeps_what_is_finished_and_says_so(kit, capsys, small_disk):
     kit.out = small_disk
     kit.notebook("01_good", "rate")

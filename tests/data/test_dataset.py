@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mmlib.data import MultimodalDataset, concatenate, load, with_shuffled_labels
-from mmlib.data.cache import atomic_path, load_arrays, save_arrays
+from mmlib.data.cache import atomic_path, cached_arrays, load_arrays, save_arrays
 from mmlib.data.dataset import draw_evenly
 
 
@@ -170,6 +170,31 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"a\.npz is damaged"):
         load_arrays(path)
+
+
+def test_what_is_made_is_made_again_where_it_is_damaged_or_cannot_be_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    path, made = tmp_path / "a.npz", []
+
+    def make():
+        made.append(1)
+        return {"x": np.arange(3)}
+
+    def arrays():
+        assert cached_arrays("a", make)["x"].tolist() == [0, 1, 2]
+        return len(made), capsys.readouterr().out
+
+    assert arrays() == arrays() == (1, "")
+    path.write_bytes(path.read_bytes()[:-30])
+    count, said = arrays()
+    assert count == 2 and "and was renamed to a.npz.damaged: it is made again." in said and arrays() == (2, "")
+    path.unlink()
+    path.mkdir()  # which cannot be read
+    count, said = arrays()
+    assert count == 3 and f"{path} cannot be read (" in said
+    monkeypatch.setenv("MMLIB_CACHE", str(path.with_name("a.npz.damaged")))
+    count, said = arrays()
+    assert count == 4 and "it is made for this time only" in said
 
 
 @pytest.mark.gpu

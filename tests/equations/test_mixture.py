@@ -145,7 +145,8 @@ class TestVerdict:
         """Relative gaps, after training with augmentation; in at least four of five subsets of 500 samples."""
         splits = load_clear("spoken_digits", 900, True, degradation="mismatch", degraded_audio=0.3, degraded_image=0.3)
         splits, runs = splits.preprocessed(), [Run("multi-loss", "", 0, ("audio", "image"))]
-        (trained,) = train_runs(runs, splits, TrainingConfig(epochs=12, learning_rate=0.003, device="cpu"))
+        config = TrainingConfig(epochs=12, learning_rate=0.003, device="cpu")
+        (trained,) = train_runs(runs, splits, config, by_epoch=True)
         gaps = modality_gap(relative_scores(averaged_scores(trained.sample_scores(splits.train))[-1]))
         generator = torch.Generator().manual_seed(0)
         some = [gaps[torch.randperm(len(gaps), generator=generator)[:500]] for _ in range(40)]

@@ -95,7 +95,7 @@ def test_between_twins_no_imbalance_is_claimed(toy_splits):
     parts = [twins(part, seed) for seed, part in enumerate((toy_splits.train, toy_splits.validation, toy_splits.test))]
     splits = Splits(*parts, {}, {}, {})
     runs = [Run("erm", "there", seed, names) for names in (("one",), ("two",), ("one", "two")) for seed in range(4)]
-    trained = train_runs(runs, splits, TrainingConfig(epochs=3, device="cpu"))
+    trained = train_runs(runs, splits, TrainingConfig(epochs=3, device="cpu"), by_epoch=True)
 
     def probe(result, name):
         return instruments.probe_accuracy(result.predictor, name, splits.train, splits.test)

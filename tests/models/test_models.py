@@ -237,8 +237,12 @@ class TestCachedActivations:
         assert count_parameters(cut) < count_parameters(whole) / 1.3
         assert torch.equal(kept.test.labels, splits.test.labels) and len(kept.test.whole().inputs["flow"]) == 7
 
-    def test_they_are_computed_once(self, splits, monkeypatch):
+    def test_they_are_computed_once_and_again_where_they_are_damaged(self, splits, monkeypatch, cache, capsys):
         first, _ = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        path = cache / "activations" / f"{first.train.inputs['flow'].content}.npy"
+        path.write_bytes(path.read_bytes()[:-1])
+        with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
+        assert f"and was renamed to {path.name}.damaged: it is made again." in capsys.readouterr().out
         monkeypatch.setattr(SlowOnly, "forward", None)
         again, _ = with_cached_activations(splits, self.ARCHITECTURE, torch.device("cpu"))
         assert again.train.fingerprint() == first.train.fingerprint() != splits.train.fingerprint()

@@ -323,7 +323,12 @@ class TestCache:
         assert not second.loaded and first.scores != second.scores
 
     def test_the_network_is_kept_as_it_was_after_every_epoch(self, toy_splits):
-        trained, again = self.train(toy_splits), self.train(toy_splits)
+        without = self.train(toy_splits)
+        with pytest.raises(ValueError, match="ema kept no weights by epoch: ask for them with `by_epoch=True`"):
+            without.sample_scores(toy_splits.train)
+        trained, again = (self.train(toy_splits, by_epoch=True) for _ in range(2))
+        assert not trained.loaded, "trained again where they were not kept"
+        assert trained.scores == without.scores and self.train(toy_splits).loaded, "and good for all"
         shorter = self.train(toy_splits, config=dataclasses.replace(CONFIG, epochs=1))
         first, last = (copy.deepcopy(network.state_dict()) for network in trained.networks())
         for kept, whole in ((first, shorter.network), (last, trained.network)):
@@ -338,7 +343,7 @@ class TestCache:
 
     def test_weights_beyond_half_precision_are_kept_whole(self, toy_splits):
         loud = dataclasses.replace(toy_splits.train, inputs={k: 1e4 * v for k, v in toy_splits.train.inputs.items()})
-        trained = self.train(dataclasses.replace(toy_splits, train=loud))
+        trained = self.train(dataclasses.replace(toy_splits, train=loud), by_epoch=True)
         *_, last = states(trained)
         assert max(float(value.abs().max()) for value in last.values()) > 1e6
         assert all(
@@ -347,9 +352,11 @@ class TestCache:
 
     def test_a_large_network_keeps_no_weights_by_epoch(self, toy_splits, monkeypatch):
         monkeypatch.setattr("mmlib.training.run.WEIGHTS_KEPT", 1000)
-        trained = self.train(toy_splits)
+        self.train(toy_splits, by_epoch=True)
+        again = self.train(toy_splits, by_epoch=True)
+        assert again.loaded
         with pytest.raises(ValueError, match="ema kept no weights by epoch: those of 2 epochs take more than"):
-            trained.sample_scores(toy_splits.train)
+            again.sample_scores(toy_splits.train)
 
     def test_without_the_cache_nothing_is_read_or_written(self, toy_splits):
         assert not self.train(toy_splits, cached=False).loaded and not self.folder.exists()
@@ -397,7 +404,7 @@ class TestCache:
     def test_a_cache_in_which_nothing_can_be_locked_is_none_and_training_goes_on(self, toy_splits, tmp_path, capsys):
         (tmp_path / "runs").write_text("not a folder")
         assert self.train(toy_splits).scores
-        assert "The run was trained and could not be kept" in capsys.readouterr().out
+        assert f"1 of them could not be kept in {self.folder}: " in capsys.readouterr().out
 
     def test_a_damaged_result_is_set_aside_and_trained_again(self, toy_splits, capsys):
         first = self.train(toy_splits)
@@ -414,9 +421,21 @@ class TestCache:
 
         monkeypatch.setattr(torch, "save", full)
         monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
-        assert self.train(toy_splits).scores
+        runs = [dataclasses.replace(self.RUN, seed=seed) for seed in range(2)]
+        assert all(result.scores for result in train_runs(runs, toy_splits, CONFIG, jobs=1))
         said = capsys.readouterr().out
-        assert "the training continues without" in said and "The run was trained and could not be kept" in said
+        assert said.count("the training continues without") == 2, "once a run"
+        assert "2 of them could not be kept in" in said and said.count("No space left on device") == 3
+
+    def test_a_full_and_a_read_only_disk_cost_no_result(self, toy_splits, small_disk, monkeypatch, capsys):
+        monkeypatch.setenv("MMLIB_CACHE", str(small_disk))
+        (small_disk / "full").write_bytes(bytes(600_000))
+        assert self.train(toy_splits).scores
+        assert "1 of them could not be kept in" in (said := capsys.readouterr().out) and "No space left" in said
+        assert not list((small_disk / "runs").iterdir())
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        assert self.train(toy_splits).scores
+        assert "Read-only file system" in capsys.readouterr().out
 
     def test_a_file_that_cannot_be_read_just_now_stays_as_it_is(self, toy_splits, monkeypatch, capsys):
         self.train(toy_splits)
@@ -454,7 +473,7 @@ class TestCache:
         options = {"gmm-adaptive": (("warm_up", 1),), "purified": (("warm_up", 1),)}.get(name, ())
         run = Run(name, "there", 1, ("left", "right"), settings=options)
         config = TrainingConfig(epochs=3, device="cpu")
-        (expected,) = train_runs([run], splits, config, jobs=1, cached=False)
+        (expected,) = train_runs([run], splits, config, jobs=1, cached=False, by_epoch=True)
         monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
         saved, writes = torch.save, []
 
@@ -466,10 +485,10 @@ class TestCache:
 
         monkeypatch.setattr(torch, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_runs([run], splits, config, jobs=1)
+            train_runs([run], splits, config, jobs=1, by_epoch=True)
         monkeypatch.setattr(torch, "save", saved)
-        assert [path.name.split(".", 1)[1] for path in self.folder.iterdir()] == ["checkpoint.pt"]
-        (resumed,) = train_runs([run], splits, config, jobs=1)
+        assert [path.name.split(".", 1)[1] for path in self.folder.iterdir()] == ["checkpoint-by-epoch.pt"]
+        (resumed,) = train_runs([run], splits, config, jobs=1, by_epoch=True)
         assert not resumed.loaded and resumed.scores == expected.scores
         for one, two in zip(states(resumed), states(expected), strict=True):
             assert all(torch.equal(value, two[name]) for name, value in one.items())
