@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--address", default="", help="of the cluster, for dask and ray")
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
     run.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
+    run.add_argument("--start-timeout", type=int, help="seconds that a notebook's kernel may take to start")
     data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
@@ -62,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.list:
             print(run.overview(folder))
             return 0
-        for name in ("jobs", "cell_timeout", "run_timeout"):
+        for name in ("jobs", "cell_timeout", "run_timeout", "start_timeout"):
             if (value := getattr(options, name)) is not None and value < 1:
                 raise BadParameter(f"--{name.replace('_', '-')} must be at least 1.")
         suite = suites.read(options.suite, folder)
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
         # A budget's costs were measured one after another; on a cluster, the scheduler decides.
         default = 1 if suite.budget or options.backend != "local" else run.side_by_side(jobs)
         backend = run.Backend(options.backend, options.address, options.jobs or default)
-        given = {"cell": options.cell_timeout, "run": options.run_timeout}
+        given = {"cell": options.cell_timeout, "run": options.run_timeout, "start": options.start_timeout}
         limits = Limits(**suite.limits | {name: value for name, value in given.items() if value is not None})
         if options.dry_run:
             print(run.forecast(jobs, out, backend))

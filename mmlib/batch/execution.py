@@ -47,11 +47,12 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one cell and one whole run may take, in seconds, and how many cores it may use (0: all): parallel
-    runs that each use all cores are slower than runs one after another."""
+    """How long one cell, one whole run and the start of its kernel may take, in seconds, and how many cores it may use
+    (0: all): parallel runs that each use all cores are slower than runs one after another."""
 
     cell: int = 1800
     run: int = 7200
+    start: int = 300
     cores: int = 0
 
 
@@ -163,7 +164,9 @@ def _process(
 ) -> tuple[str, str]:
     """One runner process. Status: "timeout", "interrupted", or empty where it ended by itself, with its exit code."""
     request = {"notebook": str(job.notebook), "parameters": job.parameters, "execute": execute}
-    (folder / REQUEST).write_text(json.dumps(request | {"cell_timeout": limits.cell}), encoding="utf-8")
+    (folder / REQUEST).write_text(
+        json.dumps(request | {"cell_timeout": limits.cell, "start_timeout": limits.start}), encoding="utf-8"
+    )
     mark = f"{token}/{uuid.uuid4().hex}"
     settings = os.environ | {MARK: mark} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     # Dask sets this to 64 KiB for its workers. Then each step's buffers go back to the system, and most of the

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,35 @@ import nbformat
 import papermill
 import yaml
 
+from mmlib.batch.runner import as_it_is
 from mmlib.notebook.parameters import TYPES, BadParameter, Settings, own_of
+
+_NODES = 10_000  # of a YAML document, aliases written out
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML document says. Raises a yaml.YAMLError for what is no YAML, nested too deeply, or too large: a few
+    lines of aliases to aliases stand for more than any memory holds."""
+    sizes: dict[int, float] = {}
+
+    def size(node: yaml.Node) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = math.inf  # what contains itself
+            inside = [] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
+                inside = [one for pair in inside for one in pair]
+            sizes[id(node)] = 1 + sum(map(size, inside))
+        return sizes[id(node)]
+
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None and size(node) > _NODES:
+            raise yaml.YAMLError(f"with its aliases written out, it holds more than {_NODES} values")
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except ValueError as error:  # a date that does not exist
+        raise yaml.YAMLError(str(error)) from error
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -20,7 +49,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not separator or not name.strip():
         raise BadParameter(f"-p {text!r} is not of the form name=value.")
     try:
-        return name.strip(), yaml.safe_load(value)
+        return name.strip(), read_yaml(value)
     except yaml.YAMLError as error:
         raise BadParameter(f"-p {text!r} cannot be read as YAML: {error}") from error
 
@@ -34,7 +63,7 @@ def declared_in(notebook: Path) -> dict[str, tuple[str, Any]]:
 @cache
 def _declared_in(notebook: Path, changed: int) -> dict[str, tuple[str, Any]]:
     try:
-        found = papermill.inspect_notebook(str(notebook))
+        found = papermill.inspect_notebook(as_it_is(notebook))
         return {name: (fact["inferred_type_name"], ast.literal_eval(fact["default"])) for name, fact in found.items()}
     except Exception as error:
         raise BadParameter(f"{notebook} cannot be read as a notebook: {error}") from error

@@ -83,7 +83,7 @@ def write_page(
     trainings = _training_runs(valid)
     if len(trainings):
         with atomic_path(out / "results.csv") as temporary:
-            trainings.to_csv(temporary, index=False)
+            _for_spreadsheets(trainings).to_csv(temporary, index=False)
     groups = by_configuration(valid)
     text = _rendered(
         suite=suite,
@@ -146,6 +146,15 @@ def _training_runs(results: Sequence[Result]) -> pd.DataFrame:
         for record in result.records
         for row in record["runs"]
     )
+
+
+def _for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before each text that a spreadsheet would execute as a formula."""
+
+    def harmless(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+    return table.map(harmless).rename(columns=harmless)
 
 
 def _claim_rows(notebook: str, parameters: str, runs: Sequence[Result]) -> list[ClaimRow]:

@@ -24,6 +24,7 @@ from mmlib.batch import suites
 from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, gpus, owner_of, owns, read_result, run_one
 from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
+from mmlib.batch.runner import kernel_problem
 from mmlib.batch.suites import Job, Suite
 from mmlib.data.cache import atomic_path, owner_in_words, this_process
 from mmlib.models.architecture import published_files
@@ -94,9 +95,9 @@ def _required(module: str, package: str) -> Any:
 
 
 def check(job: Job) -> tuple[str, str, str]:
-    """The job's name, its identity, and what prevents it from running ("" for nothing): its device, its weights, its
-    data. To be called where the job will run."""
-    identity, problems = "", []
+    """The job's name, its identity, and what prevents it from running ("" for nothing): its kernel, its device, its
+    weights, its data. To be called where the job will run."""
+    identity, problems = "", [problem] if (problem := kernel_problem()) else []
     try:
         resolve_device(job.effective.get("device", "auto"))
     except (ValueError, RuntimeError) as problem:
@@ -266,7 +267,7 @@ def expected_seconds(job: Job, earlier: Sequence[Result]) -> tuple[float | None,
 def overview(folder: Path) -> str:
     """The available suites, one line each."""
     found = [suites.read(name, folder) for name in suites.names(folder)]
-    width = max(len(suite.name) for suite in found)
+    width = max((len(suite.name) for suite in found), default=0)
     return "\n".join(f"{suite.name:{width}}  {suite.about}" for suite in found)
 
 

@@ -6,8 +6,11 @@ whatever reason, the runner ends and kills the kernel. It imports nothing heavy:
 
 import json
 import os
+import re
+import shutil
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from mmlib.batch.processes import MARK, kill_marked
 
 REQUEST, OUTCOME = "request.json", "outcome.json"
 NOTEBOOK, WITH_CODE, WITHOUT_CODE = "notebook.ipynb", "with_code.html", "without_code.html"
+KERNEL = "python3"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # These pages show outputs of others' code: nothing is fetched, and no script runs, whatever is in an output.
 _POLICY = (
@@ -62,11 +66,12 @@ def _execute(request: dict[str, Any], folder: Path) -> dict[str, str]:
     """Status and error of the execution; whatever goes wrong is reported, never raised."""
     try:
         papermill.execute_notebook(
-            request["notebook"],
-            str(folder / NOTEBOOK),
+            as_it_is(request["notebook"]),
+            as_it_is(folder / NOTEBOOK),
             request["parameters"],
-            kernel_name="python3",
+            kernel_name=KERNEL,
             progress_bar=False,
+            start_timeout=request["start_timeout"],
             execution_timeout=request["cell_timeout"],
             cwd=str(Path(request["notebook"]).parent),
         )
@@ -79,8 +84,38 @@ def _execute(request: dict[str, Any], folder: Path) -> dict[str, str]:
     except DeadKernelError:
         return {"status": "kernel died", "error": "The kernel died."}
     except Exception as failure:
-        return {"status": kind_of(failure), "error": described(failure)}
+        not_ready = type(failure) is RuntimeError and str(failure).startswith("Kernel d")  # it died, or didn't respond
+        return {"status": "kernel not started" if not_ready else kind_of(failure), "error": described(failure)}
     return {"status": "finished", "error": ""}
+
+
+def as_it_is(path: Path) -> str:
+    """The path as papermill has to be given it, which would take a name in braces for a parameter's."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+@cache
+def kernel_problem() -> str:
+    """Why Jupyter's kernel cannot run notebooks with this interpreter, its packages and versions; "" where it can."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel  # only whoever asks needs it
+
+    try:
+        found = KernelSpecManager().get_kernel_spec(KERNEL)
+    except NoSuchKernel:
+        return f"Jupyter has no kernel {KERNEL!r}: pip install ipykernel."
+    program = found.argv[0]
+    if re.fullmatch(
+        rf"python({sys.version_info[0]}(\.{sys.version_info[1]})?)?", program
+    ):  # as Jupyter itself reads it
+        return ""
+    program = shutil.which(program) or program
+    one, other = ((Path(path).parent.resolve(), Path(path).resolve()) for path in (program, sys.executable))
+    if one == other:
+        return ""
+    return (
+        f"Jupyter's kernel {KERNEL!r} starts {program} and not {sys.executable}, which runs this command. Delete "
+        f"{found.resource_dir}: without it, Jupyter starts the interpreter that it runs with."
+    )
 
 
 def kind_of(failure: Exception) -> str:

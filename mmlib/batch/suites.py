@@ -4,7 +4,7 @@ about: one line for `--list`
 inherits: another suite; its entries are used where this one has none of its own; parameters are merged
 notebooks: all, or a list of numbers; `- "07": {epochs: 20}` gives one of them parameters of its own
 parameters: {seeds: 3, first_seed: [0, 3, 6]}
-limits: {cell: 1800, run: 7200}        seconds
+limits: {cell: 1800, run: 7200, start: 300}        seconds
 budget: ...                            see `classroom`
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from mmlib.batch.given import check_against_notebook, declared_in
+from mmlib.batch.given import check_against_notebook, declared_in, read_yaml
 from mmlib.data import CLIPS, DIGITS, content_of, module_of
 from mmlib.notebook.parameters import BadParameter
 from mmlib.source_code import code_hash, imported_by
@@ -132,6 +132,10 @@ class Suite:
                 for parameters in _grid({**self.parameters, **own, **overrides}):
                     job = make_job(notebook, parameters)
                     jobs[job.name] = job
+        if not jobs:
+            none = f"{self.folder} holds none named like 01_name.ipynb"
+            what = none if self.notebooks == "all" else "its list is empty"
+            raise BadParameter(f"The suite {self.name!r} has no notebook to run: {what}.")
         _refuse_shared_seeds(jobs.values())
         return list(jobs.values())
 
@@ -149,7 +153,7 @@ def read(name: str, folder: Path = NOTEBOOKS, heirs: tuple[str, ...] = ()) -> Su
     if name not in names(folder):
         raise BadParameter(f"There is no suite {name!r}; there are: {', '.join(names(folder)) or 'none'}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml(path.read_text(encoding="utf-8")) or {}
         unknown = dict(content).keys() - _ENTRIES
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise BadParameter(f"{path} is not YAML of names and values: {error}") from error
@@ -159,8 +163,8 @@ def read(name: str, folder: Path = NOTEBOOKS, heirs: tuple[str, ...] = ()) -> Su
         if not isinstance(value, _ENTRIES[entry]):
             raise BadParameter(f"{path}: {entry} cannot be {value!r}.")
     for limit, seconds in content.get("limits", {}).items():
-        if limit not in ("cell", "run") or type(seconds) is not int or seconds < 1:
-            raise BadParameter(f"{path}: limits are seconds for `cell` and `run`, not {limit}: {seconds!r}.")
+        if limit not in ("cell", "run", "start") or type(seconds) is not int or seconds < 1:
+            raise BadParameter(f"{path}: limits are seconds for `cell`, `run` and `start`, not {limit}: {seconds!r}.")
     if "inherits" in content:
         above = read(content.pop("inherits"), folder, (*heirs, name))
         inherited = {entry: getattr(above, entry) for entry in ("about", "notebooks", "limits", "budget")}
@@ -180,6 +184,8 @@ def _matching(folder: Path, prefix: Any) -> list[Path]:
 
 
 def _grid(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if empty := [name for name, value in parameters.items() if value == []]:
+        raise BadParameter(f"{', '.join(empty)}: an empty list is no value, and leaves nothing to run.")
     axes = [value if isinstance(value, list) else [value] for value in parameters.values()]
     return [dict(zip(parameters, values, strict=True)) for values in itertools.product(*axes)]
 

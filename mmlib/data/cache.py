@@ -16,6 +16,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+if os.environ.get("MMLIB_CACHE"):  # a relative one would be another folder in every process that this one starts
+    os.environ["MMLIB_CACHE"] = os.path.abspath(os.environ["MMLIB_CACHE"])
+
 
 class InUse(OSError):
     """Another process is writing there; the message says which, and since when."""

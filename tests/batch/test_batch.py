@@ -174,7 +174,7 @@ record = {"title": "small", "claims": [], "runs": runs, "environment": {}}"""
     assert alone > 1.5 * took, "four at a time"
     table = pd.read_csv(kit.out / "results.csv")
     assert table["notebook"].tolist() == [f"0{number}_good" for number in range(1, 5) for _ in range(2)]
-    assert table["method"].tolist() == ["erm", "=ema"] * 4 and table["target accuracy"].isna().sum() == 4
+    assert table["method"].tolist() == ["erm", "'=ema"] * 4 and table["target accuracy"].isna().sum() == 4
     assert not kit.leftovers()
 
 
@@ -279,7 +279,7 @@ def test_the_record_of_a_notebook_is_in_the_table_and_on_the_page(kit):
     kit.notebook("01_good", GOOD)
     assert kit.run() == 0
     table = pd.read_csv(kit.out / "results.csv")
-    assert table["method"].tolist() == ["erm", "=ema"] and table["target accuracy"].tolist()[0] == 0.5, "once"
+    assert table["method"].tolist() == ["erm", "'=ema"] and table["target accuracy"].tolist()[0] == 0.5, "once"
     assert "x is good" in (kit.out / "index.html").read_text()
 
 

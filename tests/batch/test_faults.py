@@ -5,8 +5,10 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,6 +16,7 @@ import psutil
 import pytest
 from conftest import WITHOUT_JUPYTER, Kit
 
+from mmlib.__main__ import main
 from mmlib.batch import execution, run, runner, suites
 from mmlib.batch.execution import OWNER, Limits
 from mmlib.batch.processes import MARK, kill_marked, marked
@@ -143,21 +146,28 @@ def test_a_python_process_at_its_limit_of_memory_is_reported(kit):
         (["-p", "rate=[1, fast]"], "rate must be of type float, not 'fast'"),
         (["-p", "rate"], "not of the form name=value"),
         (["-p", "rate=[1"], "cannot be read as YAML"),
+        (["-p", "rate=2026-02-30"], "cannot be read as YAML"),
+        (["-p", f"rate={'[' * 500}"], "cannot be read as YAML: it is nested too deeply"),
+        (["-p", "rate=&a [*a]"], "it holds more than 10000 values"),
+        (["-p", "rate=[]"], "rate: an empty list is no value, and leaves nothing to run"),
         (["-p", "name=no"], "name must be of type str, not False"),
         (["--only", "77"], "No notebook's name starts with '77'"),
         (["--only", "01", "02"], "The suite 'quick' has no notebook 02"),
-        (["deep"], "There is no suite 'deep'; there are: circle, "),
+        (["deep"], "There is no suite 'deep'; there are: bomb, circle, "),
         (["../quick"], "There is no suite '../quick'"),
         (["odd"], "unknown entries: notbooks"),
         (["text"], "is not YAML of names and values"),
         (["torn"], "is not YAML of names and values"),
         (["typed"], "parameters cannot be 7"),
-        (["limited"], "limits are seconds for `cell` and `run`, not page: 3"),
+        (["limited"], "limits are seconds for `cell`, `run` and `start`, not page: 3"),
         (["circle"], "Suites inherit in a cycle: circle → ring → circle"),
         (["entry"], "is not of the form number: {name: value}"),
         (["--minutes", "5"], "--minutes is for suites with a budget, and 'quick' has none"),
         (["--jobs", "0"], "--jobs must be at least 1"),
         (["--cell-timeout", "0"], "--cell-timeout must be at least 1"),
+        (["--start-timeout", "0"], "--start-timeout must be at least 1"),
+        (["bomb"], "with its aliases written out, it holds more than 10000 values"),
+        (["none"], "The suite 'none' has no notebook to run: its list is empty"),
     ],
 )
 def test_nothing_runs_where_anything_is_wrong(kit, capsys, arguments, message):
@@ -173,12 +183,66 @@ def test_nothing_runs_where_anything_is_wrong(kit, capsys, arguments, message):
         "circle": "inherits: ring\n",
         "ring": "inherits: circle\n",
         "entry": "notebooks: [{'01': 3}]\n",
+        "none": "notebooks: []\n",
+        "bomb": "parameters:\n  a0: &a0 {x: 1}\n"
+        + "".join(f"  a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 9)),
     }.items():
         kit.suite(name, content)
     assert kit.run(*arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("Nothing was run: ") and message in error
     assert not kit.out.exists()
+
+
+def test_a_folder_without_numbered_notebooks_is_refused(kit, capsys):
+    kit.notebook("analysis", "1")
+    assert kit.run() == 2
+    assert f"{kit.notebooks} holds none named like 01_name.ipynb" in capsys.readouterr().err
+    assert main(["run", "--notebooks", str(kit.notebooks / "nowhere")]) == 2
+    assert "There is no suite 'quick'; there are: none" in capsys.readouterr().err
+    assert main(["run", "--list", "--notebooks", str(kit.notebooks / "nowhere")]) == 0
+
+
+def test_a_kernel_that_starts_another_interpreter_is_refused(kit, capsys, monkeypatch, tmp_path):
+    kit.notebook("01_good", "rate")
+    other = tmp_path / "kernels" / "python3"
+    other.mkdir(parents=True)
+    arguments = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    facts = {"argv": [sys.executable, *arguments], "display_name": "Python 3", "language": "python"}
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setattr(runner, "kernel_problem", runner.kernel_problem.__wrapped__)
+    (other / "kernel.json").write_text(json.dumps(facts))
+    assert runner.kernel_problem() == ""
+    elsewhere = tmp_path / "bin" / Path(sys.executable).name  # as that of another virtual environment
+    elsewhere.parent.mkdir()
+    elsewhere.symlink_to(sys.executable)
+    (other / "kernel.json").write_text(json.dumps(facts | {"argv": [str(elsewhere), *arguments]}))
+    monkeypatch.setattr(run, "kernel_problem", runner.kernel_problem)
+    assert kit.run() == 2
+    said = capsys.readouterr().err
+    assert f"starts {elsewhere} and not {sys.executable}, which runs this command. Delete {other}" in said
+    assert not kit.out.exists()
+
+
+def test_a_kernel_that_does_not_start_is_named(kit, monkeypatch, tmp_path):
+    kit.notebook("01_good", "rate")
+    slow = tmp_path / "kernels" / "python3"
+    slow.mkdir(parents=True)
+    facts = {"argv": [sys.executable, "-c", "import time; time.sleep(60)"], "display_name": "P", "language": "python"}
+    (slow / "kernel.json").write_text(json.dumps(facts))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert kit.run("--start-timeout", "1") == 1
+    result = kit.results()["01_good"]
+    assert result["status"] == "kernel not started" and "didn't respond in 1 seconds" in result["error"]
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    """Also one that papermill would fill in with a parameter's value."""
+    kit = Kit(tmp_path / "{seed} {} {" / "ünï [x] 100%s")
+    kit.notebook("01_good", "import os\nprint(os.getcwd())")
+    assert kit.run() == 0
+    executed = json.loads((kit.out / "01_good" / "notebook.ipynb").read_text())
+    assert executed["cells"][-1]["outputs"][0]["text"] == [f"{kit.notebooks}\n"]
 
 
 def test_seeds_that_would_count_twice_are_refused(kit, capsys):

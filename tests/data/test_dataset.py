@@ -1,8 +1,11 @@
+import os
+import runpy
+
 import numpy as np
 import pytest
 import torch
 
-from mmlib.data import MultimodalDataset, concatenate, load, with_shuffled_labels
+from mmlib.data import MultimodalDataset, cache, concatenate, load, with_shuffled_labels
 from mmlib.data.cache import atomic_path, cached_arrays, load_arrays, save_arrays
 from mmlib.data.dataset import draw_evenly
 
@@ -170,6 +173,13 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"a\.npz is damaged"):
         load_arrays(path)
+
+
+def test_a_relative_cache_is_the_same_folder_in_every_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMLIB_CACHE", "here")
+    runpy.run_path(cache.__file__)  # as where it is imported first
+    assert os.environ["MMLIB_CACHE"] == str(tmp_path / "here")
 
 
 def test_what_is_made_is_made_again_where_it_is_damaged_or_cannot_be_kept(tmp_path, monkeypatch, capsys):
