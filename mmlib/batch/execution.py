@@ -206,7 +206,8 @@ def _evidence(folder: Path, failed: bool) -> dict[str, Any]:
     and the environment it ran in."""
     notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
     records = records_in(notebook)
-    made_with = (records[0]["environment"] if records else environment()) | {"host": platform.node()}
+    stated = (record["environment"] for record in records if isinstance(record, dict) and "environment" in record)
+    made_with = {**next((one for one in stated if isinstance(one, dict)), environment()), "host": platform.node()}
     found = {"records": records, "environment": made_with}
     if not failed:
         return found

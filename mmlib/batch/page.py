@@ -20,7 +20,7 @@ from mmlib.batch.execution import FINISHED, LOG, Result
 from mmlib.batch.runner import NOTEBOOK, WITH_CODE, WITHOUT_CODE
 from mmlib.batch.suites import but_seeds
 from mmlib.data.cache import atomic_path
-from mmlib.notebook.claims import MARKS, VERDICTS, measured_in_words
+from mmlib.notebook.claims import MARKS, NOT_MEASURED, VERDICTS, measured_in_words
 from mmlib.training.estimates import Estimate, estimate, pooled
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -59,10 +59,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What runs that differ only in their seeds have measured, and the figures of the first of them."""
+    """What runs that differ only in their seeds have claimed and measured, and the figures of the first of them."""
 
     notebook: str
     parameters: str
+    claims: list[ClaimRow]
     scores: ScoreTable | None
     figures: list[Figure]
 
@@ -79,12 +80,14 @@ def write_page(
     """Write `out/index.html`, and every training run as `out/results.csv`. Runs in `outdated` (names) were made with
     other code, data or versions: they are listed but left out of verdicts and tables. The batch is still working on
     those in `to_come`; nobody is on those in `missing`."""
-    valid = [result for result in results if result.name not in outdated]
-    trainings = _training_runs(valid)
+    valid, unread = [result for result in results if result.name not in outdated], {}
+    configurations = [_configuration(*key, runs, out, unread) for key, runs in by_configuration(valid).items()]
+    trainings = _training_runs([result for result in valid if result.name not in unread])
     if len(trainings):
         with atomic_path(out / "results.csv") as temporary:
             _for_spreadsheets(trainings).to_csv(temporary, index=False)
-    groups = by_configuration(valid)
+    claims = [row for configuration in configurations for row in configuration.claims]
+    counts = {verdict: sum(row.verdict == verdict for row in claims) for verdict in MARKS}
     text = _rendered(
         suite=suite,
         about=about,
@@ -96,13 +99,10 @@ def write_page(
         total=len({result.name for result in results}.union(missing, to_come)),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         trainings=len(trainings),
-        claims=[row for key, runs in groups.items() for row in _claim_rows(*key, runs)],
-        configurations=[
-            Configuration(
-                notebook.removesuffix(".ipynb"), parameters, _scores(_training_runs(runs)), _figures(runs[0], out)
-            )
-            for (notebook, parameters), runs in groups.items()
-        ],
+        unread=unread,
+        claims=claims,
+        counts={verdict: count for verdict, count in counts.items() if count or verdict in VERDICTS.values()},
+        configurations=configurations,
     )
     page = out / "index.html"
     with atomic_path(page) as temporary:
@@ -138,6 +138,31 @@ def by_configuration(results: Sequence[Result]) -> dict[tuple[str, str], list[Re
     return groups
 
 
+def _configuration(
+    notebook: str, parameters: str, runs: Sequence[Result], out: Path, unread: dict[str, str]
+) -> Configuration:
+    """What these runs found together. Records are others' work: a run whose record or figures cannot be read has no
+    part in it, and `unread` receives why."""
+    name = notebook.removesuffix(".ipynb")
+
+    def read(some: Sequence[Result]) -> Configuration:
+        claims = _claim_rows(notebook, parameters, some)
+        return Configuration(name, parameters, claims, _scores(_training_runs(some)), _figures(some[0], out))
+
+    def readable(some: Sequence[Result]) -> bool:
+        try:
+            return bool(read(some))
+        except Exception as error:
+            unread.update(dict.fromkeys((result.name for result in some), f"{type(error).__name__}: {error}"))
+            return False
+
+    try:
+        return read(runs)
+    except Exception:
+        sound = [result for result in runs if readable([result])]
+    return read(sound) if sound and readable(sound) else Configuration(name, parameters, [], None, [])
+
+
 def _training_runs(results: Sequence[Result]) -> pd.DataFrame:
     """One row per training run."""
     return pd.DataFrame(
@@ -170,12 +195,15 @@ def _claim_rows(notebook: str, parameters: str, runs: Sequence[Result]) -> list[
 
 def over_runs(claims: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Verdict and measurement of one claim made by several runs with different seeds. Estimates are pooled into one
-    over all seeds. For other measurements all verdicts must agree, or the claim is not distinguishable."""
+    over all seeds. For other measurements all verdicts must agree, or the claim is not distinguishable. What one of
+    the runs could not measure is not measured."""
     if all(claim["estimate"] for claim in claims):
         value = pooled([Estimate(**claim["estimate"]) for claim in claims])
         return VERDICTS[value.above_zero], f"{measured_in_words(value)} ({value.count})"
     verdicts = {claim["verdict"] for claim in claims}
-    verdict = verdicts.pop() if len(verdicts) == 1 else VERDICTS[None]
+    if unknown := verdicts - MARKS.keys():
+        raise ValueError(f"there is no verdict {unknown.pop()!r}")
+    verdict = verdicts.pop() if len(verdicts) == 1 else NOT_MEASURED if NOT_MEASURED in verdicts else VERDICTS[None]
     return verdict, "; ".join(dict.fromkeys(claim["measured"] for claim in claims))
 
 

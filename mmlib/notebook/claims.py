@@ -1,7 +1,10 @@
 """What a notebook found: claims with verdicts, and its runs, kept where a batch can read them."""
 
+import contextlib
 import html
 import json
+import math
+import numbers
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +17,8 @@ from mmlib.training.estimates import Estimate
 
 MIME_TYPE = "application/vnd.mmlib.record+json"
 VERDICTS = {True: "holds", False: "fails", None: "not distinguishable"}
-MARKS = {"holds": "✓", "fails": "✗", "not distinguishable": "≈"}
+NOT_MEASURED = "not measured"
+MARKS = {"holds": "✓", "fails": "✗", "not distinguishable": "≈", NOT_MEASURED: "?"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Claim:
 
     statement: str
     measured: str
-    verdict: str  # one of VERDICTS' values
+    verdict: str  # one of MARKS
     estimate: Estimate | None = None  # where the measurement is one: other runs' seeds can be pooled with it
 
 
@@ -45,8 +49,9 @@ class Record:
         """State a claim and what was measured, and return it.
 
         For an `Estimate` the claim is that it is above zero: it holds or fails where its 95 % interval excludes zero,
-        and is not distinguishable otherwise. Anything else needs `holds`. A repeated statement
-        replaces the first one. Raises a ValueError for `holds` with an estimate, or without one and no `holds`.
+        and is not distinguishable otherwise. Anything else needs `holds`. What is not a finite number is not measured.
+        A repeated statement replaces the first one. Raises a ValueError for `holds` with an estimate, or without one
+        and no `holds`.
         """
         kept = None
         if isinstance(measured, Estimate):
@@ -58,7 +63,10 @@ class Record:
             raise ValueError(f"Say whether {statement!r} holds (True or False).")
         else:
             text = f"{measured:.3f}" if isinstance(measured, float) else str(measured)
-        made = Claim(statement, text, VERDICTS[holds if holds is None else bool(holds)], kept)
+        verdict = VERDICTS[holds if holds is None else bool(holds)]
+        if not _finite(measured):
+            verdict, kept = NOT_MEASURED, None
+        made = Claim(statement, text, verdict, kept)
         self.claims = [claim for claim in self.claims if claim.statement != statement] + [made]
         return made
 
@@ -76,10 +84,17 @@ class Record:
         }
 
 
+def _finite(measured: Estimate | float | str) -> bool:
+    """Whether this was measured at all. The interval of one seed is none, and NaN."""
+    if isinstance(measured, Estimate):
+        return math.isfinite(measured.mean) and (measured.count < 2 or math.isfinite(measured.half_width))
+    return not isinstance(measured, numbers.Real) or math.isfinite(measured)
+
+
 def measured_in_words(measured: Estimate) -> str:
     """Mean and interval; where it does not exclude zero, also how many seeds probably would."""
     text = format(measured, "+.3f")
-    if measured.above_zero is not None or measured.count < 2:
+    if measured.above_zero is not None or measured.count < 2 or not _finite(measured):
         return text
     enough = measured.runs_to_decide
     return f"{text}; {f'some {enough}' if enough else 'more than a thousand'} seeds would decide"
@@ -117,5 +132,7 @@ def records_in(notebook: dict[str, Any]) -> list[dict[str, Any]]:
         for output in cell.get("outputs", []):
             data = output.get("data", {}).get(MIME_TYPE)
             if data is not None:
-                found.append(json.loads(data) if isinstance(data, str) else data)
+                with contextlib.suppress(ValueError):  # text that is no JSON stays text, and the page says so
+                    data = json.loads(data) if isinstance(data, str) else data
+                found.append(data)
     return found

@@ -36,7 +36,7 @@ class Estimate:
     @property
     def above_zero(self) -> bool | None:
         """True or False where the interval excludes zero; None: not distinguishable."""
-        if math.isnan(self.half_width) or self.low <= 0 <= self.high:
+        if math.isnan(self.low) or self.low <= 0 <= self.high:
             return None
         return self.low > 0
 

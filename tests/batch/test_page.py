@@ -1,9 +1,11 @@
 """The page of a batch: what it says, and how it behaves in a browser."""
 
 import base64
+import copy
 import hashlib
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -106,6 +109,43 @@ def test_claims_that_disagree_are_not_distinguishable():
     claims = [{"verdict": verdict, "measured": verdict, "estimate": None} for verdict in ("holds", "fails")]
     assert report.over_runs(claims) == ("not distinguishable", "holds; fails")
     assert report.over_runs(claims[:1] * 2) == ("holds", "holds")
+
+
+def test_a_claim_that_one_run_could_not_measure_is_not_measured(folder, tmp_path):
+    results = [folder(f"01_small-{i}", [0.1, 0.2], parameters={"first_seed": 10 * i}) for i in range(2)]
+    record = Record("small")
+    claims = [record.claim("it helps", Estimate(math.nan, 0.1, 2)), record.claim("it is so", math.nan, True)]
+    claims += [record.claim("all", Estimate(0.1, math.inf, 2)), record.claim("as such", np.float32("inf"), False)]
+    assert [(claim.verdict, claim.estimate) for claim in claims] == [("not measured", None)] * 4
+    assert "? it helps: +nan ± 0.100" in record._repr_mimebundle_()["text/plain"]
+    assert record.claim("one seed", Estimate(0.1, math.nan, 1)).verdict == "not distinguishable"
+    results[1].records[:] = [json.loads(json.dumps(record.as_json()))]
+    page = report.write_page("s", "", results, set(), [], tmp_path).read_text()
+    assert "holds: 0, fails: 0, not distinguishable: 1, not measured: 4." in page
+    assert "+nan ± 0.100" in page
+
+
+SPOILT = {
+    "estimate": lambda record: record["claims"][0].update(estimate={"mean": "nan", "half_width": 0.1, "count": 2}),
+    "verdict": lambda record: record["claims"][1].update(verdict="perhaps"),
+    "statement": lambda record: record["claims"][0].pop("statement"),
+    "values": lambda record: record.update(runs=[{"method": ["erm"], "seed": 0, "target accuracy": "high"}]),
+    "a number": lambda record: record.update(runs=7),
+    "nothing": lambda record: record.pop("runs"),
+}
+
+
+def test_no_record_can_stop_the_page(folder, tmp_path):
+    """It is named, and another run of the same configuration still has its say."""
+    sound = [folder(f"01_small-{i}", [0.1, 0.2], parameters={"first_seed": 10 * i}) for i in range(2)]
+    for what, spoil in SPOILT.items():
+        results = copy.deepcopy(sound)
+        spoil(results[0].records[0])
+        page = report.write_page("s", "", results, set(), [], tmp_path).read_text()
+        assert "The record or the figures of 01_small-0 cannot be read (" in page, what
+        assert "of 01_small-1 cannot" not in page and "<img" in page, what
+        assert "holds: 1, fails: 0, not distinguishable: 1." in page, what
+        assert set(pd.read_csv(tmp_path / "results.csv")["run"]) == {"01_small-1"}, what
 
 
 def test_the_paper_stands_beside_what_was_measured(folder, tmp_path):
