@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from mmlib.batch import classroom, run, suites
+    from mmlib.batch.backend import Backend, ClusterLost
     from mmlib.batch.execution import FINISHED, Limits
     from mmlib.batch.given import parse_assignment
     from mmlib.notebook.parameters import BadParameter
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
         out = options.out or Path("runs") / suite.name
         # A budget's costs were measured one after another; on a cluster, the scheduler decides.
         default = 1 if suite.budget or options.backend != "local" else run.side_by_side(jobs)
-        backend = run.Backend(options.backend, options.address, options.jobs or default)
+        backend = Backend(options.backend, options.address, options.jobs or default)
         given = {"cell": options.cell_timeout, "run": options.run_timeout, "start": options.start_timeout}
         limits = Limits(**suite.limits | {name: value for name, value in given.items() if value is not None})
         if options.dry_run:
@@ -88,6 +89,9 @@ def _run(options: argparse.Namespace) -> int:
     except (BadParameter, run.FolderInUse) as error:
         print(f"Nothing was run: {error}", file=sys.stderr)
         return BAD
+    except ClusterLost as error:
+        print(f"{error} What is finished is kept; the same command resumes.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped. The same command resumes where this one stopped.", file=sys.stderr)
         return STOPPED

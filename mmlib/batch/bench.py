@@ -19,6 +19,7 @@ import torch
 
 from mmlib import methods
 from mmlib.batch import bench_gpu, run, suites
+from mmlib.batch.backend import Backend
 from mmlib.batch.execution import FINISHED, Limits, Result
 from mmlib.batch.runner import NOTEBOOK
 from mmlib.data import load
@@ -103,7 +104,7 @@ def _of_notebooks() -> pd.DataFrame:
     """Seconds of every notebook by part, and of the whole suite. Raises a RuntimeError where one did not finish."""
     suite = suites.read("quick")
     jobs = suite.jobs([], {})
-    backend = run.Backend(workers=run.side_by_side(jobs))
+    backend = Backend(workers=run.side_by_side(jobs))
     with _empty_cache(), tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
         results, _ = run.run(suite, jobs, Path(out), Limits(), backend)

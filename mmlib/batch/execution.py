@@ -106,6 +106,12 @@ def run_one(job: Job, out: Path, token: str, limits: Limits) -> Result:
         return ended(kind_of(failure), f"Nothing was kept of this run. {described(failure)}")
 
 
+def nothing_kept(job: Job, status: str, error: str) -> Result:
+    """The result of a run of which nothing else is known."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Result(job.name, job.notebook.name, job.parameters, "", status, error, "", "", now, 0.0, {}, [], {})
+
+
 def owner_of(out: Path) -> dict[str, Any]:
     """The batch that owns the folder: "token", "process", "host", "since"; empty where none does."""
     try:

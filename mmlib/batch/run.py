@@ -11,8 +11,8 @@ import signal
 import statistics
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,20 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from mmlib.batch import suites
-from mmlib.batch.execution import FINISHED, OWNER, RESULT, Limits, Result, gpus, owner_of, owns, read_result, run_one
+from mmlib.batch.backend import Backend, Lost
+from mmlib.batch.execution import (
+    FINISHED,
+    OWNER,
+    RESULT,
+    Limits,
+    Result,
+    gpus,
+    nothing_kept,
+    owner_of,
+    owns,
+    read_result,
+    run_one,
+)
 from mmlib.batch.page import in_words, write_page
 from mmlib.batch.processes import kill_marked
 from mmlib.batch.runner import kernel_problem
@@ -38,41 +51,6 @@ class FolderInUse(RuntimeError):
     """Another batch is writing to this folder."""
 
 
-@dataclass(frozen=True)
-class Backend:
-    """Where runs are executed: "local" (processes of this machine, or a "dask" or "ray" cluster with machines that see
-    the same files under the same paths). `address` is the cluster's; without one, the library's own default."""
-
-    kind: str = "local"
-    address: str = ""
-    workers: int = 1
-
-    @contextlib.contextmanager
-    def parallel(self) -> Iterator[joblib.Parallel]:
-        """A joblib.Parallel that dispatches one run at a time and, except with Ray, yields results as they complete."""
-        with contextlib.ExitStack() as stack:
-            if self.kind == "dask":
-                distributed = _required("distributed", "dask")
-                try:
-                    client = stack.enter_context(distributed.Client(self.address or None))
-                except (OSError, ValueError) as error:
-                    raise BadParameter(f"No Dask scheduler answers at {self.address!r}: {error}") from error
-                count = sum(client.nthreads().values())
-                stack.enter_context(joblib.parallel_config("dask", client=client))
-            elif self.kind == "ray":
-                ray = _required("ray", "ray")
-                ray.init(address=self.address or None, ignore_reinit_error=True)
-                stack.callback(ray.shutdown)
-                _required("ray.util.joblib", "ray").register_ray()
-                count = max(1, int(ray.cluster_resources().get("CPU", 1)))
-                stack.enter_context(joblib.parallel_config("ray"))
-            else:  # a run is a process of its own; a thread is enough to watch it
-                count = self.workers
-                stack.enter_context(joblib.parallel_config("threading"))
-            as_they_come = "list" if self.kind == "ray" else "generator_unordered"  # which Ray does not support
-            yield joblib.Parallel(count, batch_size=1, pre_dispatch=2 * count, return_as=as_they_come)
-
-
 def side_by_side(jobs: Sequence[Job]) -> int:
     """How many of these runs go side by side on this machine where nobody says: one per core that this process may
     use, at most four, and where they use GPUs, one per GPU.
@@ -82,16 +60,6 @@ def side_by_side(jobs: Sequence[Job]) -> int:
     """
     devices = gpus() if any(job.effective.get("device", "cpu") != "cpu" for job in jobs) else []
     return min(4, joblib.cpu_count(), len(devices) or 4)
-
-
-def _required(module: str, package: str) -> Any:
-    try:
-        return __import__(module, fromlist=["_"])
-    except ImportError as error:
-        raise BadParameter(
-            f"--backend {package} needs a package that is not installed: pip install "
-            f"{'dask distributed' if package == 'dask' else package}"
-        ) from error
 
 
 def check(job: Job) -> tuple[str, str, str]:
@@ -115,6 +83,11 @@ def check(job: Job) -> tuple[str, str, str]:
     return job.name, identity, " ".join(problems)
 
 
+def _checked(parallel: Callable[[Iterable[Any]], Iterable[Any]], jobs: Sequence[Job]) -> list[tuple[str, str, str]]:
+    found = parallel(joblib.delayed(check)(job) for job in jobs)
+    return [(one.job.name, "", one.why) if isinstance(one, Lost) else one for one in found]
+
+
 def state(job: Job, identity: str, out: Path) -> str:
     """DONE where a finished run of this identity is there and complete; otherwise why the job has to run."""
     result = read_result(out / job.name)
@@ -127,13 +100,13 @@ def state(job: Job, identity: str, out: Path) -> str:
 
 def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: Backend) -> tuple[list[Result], Path]:
     """Run the jobs into `out`, except those that are done. Returns their results, and the path of the page of all that
-    the folder holds. Raises BadParameter and FolderInUse before anything has run, and KeyboardInterrupt, after the page
-    was written."""
+    the folder holds. Raises BadParameter and FolderInUse before anything has run, KeyboardInterrupt and ClusterLost
+    after the page was written."""
     out = out.resolve()
     if out.exists() and not out.is_dir():
         raise BadParameter(f"{out} is not a folder; name another one with --out.")
     with backend.parallel() as parallel:
-        checked = list(parallel(joblib.delayed(check)(job) for job in jobs))
+        checked = _checked(parallel, jobs)
         problems: dict[str, list[str]] = {}
         for name, _, problem in checked:
             problems.setdefault(problem, []).append(name)
@@ -160,6 +133,8 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
             running = parallel(joblib.delayed(run_one)(job, out, token, limits) for job in to_run)
             try:
                 for result in tqdm(running, total=len(to_run), desc="runs", unit="run", disable=not to_run):
+                    if isinstance(result, Lost):
+                        result = nothing_kept(result.job, "worker died", result.why)
                     returned[result.name] = result
                     tqdm.write(f"{result.name}: {result.status} in {result.seconds:.0f} s")
                     page.add(result)
@@ -226,10 +201,7 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     """What would run, with which parameters, what is already done, and how long it may take, as text."""
     lines, total, to_do, unknown, earlier = [], 0.0, 0, 0, results_in(out)
     with backend.parallel() as parallel:
-        checked = {
-            name: (identity, problem)
-            for name, identity, problem in parallel(joblib.delayed(check)(job) for job in jobs)
-        }
+        checked = {name: (identity, problem) for name, identity, problem in _checked(parallel, jobs)}
     for job in jobs:
         identity, problem = checked[job.name]
         what = "cannot run" if problem else state(job, identity, out)

@@ -1,5 +1,6 @@
 """The run command, on small notebooks of its own: what is run, what is kept, where it runs."""
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from conftest import ROOT
 
 from mmlib.batch import execution, run, suites
+from mmlib.batch.backend import Backend, ClusterLost, Lost
 from mmlib.batch.classroom import Speed
 from mmlib.batch.execution import Limits
 from mmlib.data.cache import source_hash
@@ -366,6 +368,47 @@ time.sleep(600 if first else 0)"""
         assert "1 of 1 runs finished" in capsys.readouterr().out
         assert kit.results()["01_lost"]["status"] == "finished" and len(list(marks.iterdir())) == 2
 
+    def test_what_kills_every_worker_and_a_lost_scheduler_are_told_apart(self, cluster, monkeypatch):
+        """Of the same batch: what was finished before is there."""
+        monkeypatch.setattr(cluster.scheduler, "allowed_failures", 1)
+        with Backend("dask", cluster.scheduler_address).parallel() as parallel:
+            (lost,) = parallel([joblib.delayed(os._exit)(1)])
+            assert (lost.job, lost.why) == (1, "2 workers died while they ran it.")
+            results = parallel([joblib.delayed(abs)(-1), joblib.delayed(time.sleep)(600)])
+            assert next(results) == 1
+            for connection in cluster.scheduler.client_comms.values():
+                cluster.loop.add_callback(connection.abort)
+            what = f"The connection to Dask's scheduler at {cluster.scheduler_address} was lost"
+            with pytest.raises(ClusterLost, match=re.escape(what)):
+                next(results)
+
+
+def test_a_cluster_that_loses_machines_keeps_what_is_finished(kit, monkeypatch, capsys, no_kernels):
+    """What the cluster does is made up here."""
+    for number in range(1, 4):
+        kit.notebook(f"0{number}_good", LIGHT)
+
+    @contextlib.contextmanager
+    def parallel(self):
+        yield calls_of
+
+    def calls_of(calls):
+        for place, (function, given, _) in enumerate(calls):
+            if function is not run.check and place == 1:
+                yield Lost(given[0], "4 workers died while they ran it.")
+            elif function is not run.check and place == 2:
+                raise ClusterLost("It is gone.")
+            else:
+                yield function(*given)
+
+    monkeypatch.setattr(Backend, "parallel", parallel)
+    assert kit.run() == 1
+    said = capsys.readouterr()
+    assert "02_good: worker died" in said.out
+    assert "It is gone. What is finished is kept; the same command resumes." in said.err
+    assert list(kit.results()) == ["01_good"]
+    assert "Not run yet: 02_good, 03_good" in (kit.out / "index.html").read_text() and not kit.leftovers()
+
 
 def test_the_module_is_a_command():
     command = [sys.executable, "-m", "mmlib", "run", "--help"]
@@ -390,5 +433,5 @@ def test_a_cluster_that_does_not_answer_is_named(kit, capsys):
 def test_backends_that_are_not_installed_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     what = r"needs a package that is not installed: pip install dask distributed"
-    with pytest.raises(BadParameter, match=what), run.Backend("dask").parallel():
+    with pytest.raises(BadParameter, match=what), Backend("dask").parallel():
         pass
