@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib` with `run`, `data`, `bench` or `results`."""
+"""The command line: `python -m mmlib` with `run`, `data`, `bench`, `results` or `cache`."""
 
 import argparse
 import importlib.util
@@ -48,8 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results.add_argument(
         "--collect", nargs="+", type=Path, default=[], metavar="DIR", help="first take over what these suites measured"
     )
+    cache = commands.add_parser("cache", help="show what the cache holds, by kind and age, and remove what is old")
+    cache.add_argument(
+        "--keep-days", type=int, metavar="N", help="remove runs and other things made here that nobody used for N days"
+    )
     options = parser.parse_args(arguments)
-    return {"run": _run, "data": _data, "bench": _bench, "results": _results}[options.command](options)
+    chosen = {"run": _run, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
+    return chosen[options.command](options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -144,6 +149,22 @@ def _results(options: argparse.Namespace) -> int:
         print(f"Nothing was written: {error}", file=sys.stderr)
         return BAD
     print(f"The page: {page}")
+    return 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from mmlib.batch import kept
+
+    if options.keep_days is not None:
+        if options.keep_days < 0:
+            print("Nothing was removed: --keep-days must be at least 0.", file=sys.stderr)
+            return BAD
+        try:
+            print(kept.remove(options.keep_days))
+        except OSError as error:
+            print(f"Not all could be removed: {error}", file=sys.stderr)
+            return 1
+    print(kept.table())
     return 0
 
 

@@ -1,5 +1,6 @@
 """Activations of frozen trunks, computed once per clip and kept on disk: training then starts at the last stage."""
 
+import contextlib
 import hashlib
 import os
 from dataclasses import replace
@@ -85,6 +86,8 @@ def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.devi
         print(f"{set_aside(path, error)}: it is made again.")
         make_once(path, make)
         array = np.load(path, mmap_mode="c")
+    with contextlib.suppress(OSError):
+        path.touch()  # its last use, by which a cache is cleared
     return StoredRows(torch.from_numpy(array), rows, content)
 
 
