@@ -68,6 +68,10 @@ class Configuration:
     figures: list[Figure]
 
 
+# Notebook and parameters → the runs, what they found, and which of them could not be read.
+Known = dict[tuple[str, str], tuple[list[Result], Configuration, dict[str, str]]]
+
+
 def write_page(
     suite: str,
     about: str,
@@ -76,12 +80,19 @@ def write_page(
     missing: Sequence[str],
     out: Path,
     to_come: Sequence[str] = (),
+    read: Known | None = None,
 ) -> Path:
     """Write `out/index.html`, and every training run as `out/results.csv`. Runs in `outdated` (names) were made with
     other code, data or versions: they are listed but left out of verdicts and tables. The batch is still working on
-    those in `to_come`; nobody is on those in `missing`."""
-    valid, unread = [result for result in results if result.name not in outdated], {}
-    configurations = [_configuration(*key, runs, out, unread) for key, runs in by_configuration(valid).items()]
+    those in `to_come`; nobody is on those in `missing`. `read` holds what earlier pages have read, and receives the
+    rest: a page that is written after each of 500 runs would otherwise read the first of them 500 times."""
+    valid, configurations, unread = [result for result in results if result.name not in outdated], [], {}
+    read = {} if read is None else read
+    for key, runs in by_configuration(valid).items():
+        if key not in read or read[key][0] != runs:
+            read[key] = runs, *_configuration(*key, runs, out)
+        configurations.append(read[key][1])
+        unread |= read[key][2]
     trainings = _training_runs([result for result in valid if result.name not in unread])
     if len(trainings):
         with atomic_path(out / "results.csv") as temporary:
@@ -111,6 +122,13 @@ def write_page(
 
 
 def _rendered(**content: Any) -> str:
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template().render(style=style, script=script, script_digest=digest, links=_LINKS, marks=MARKS, **content)
+
+
+@cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -119,10 +137,7 @@ def _rendered(**content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["in_words"] = in_words
-    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = environment.get_template("page.html.jinja")
-    return template.render(style=style, script=script, script_digest=digest, links=_LINKS, marks=MARKS, **content)
+    return environment.get_template("page.html.jinja")
 
 
 def in_words(parameters: Mapping[str, Any]) -> str:
@@ -139,11 +154,11 @@ def by_configuration(results: Sequence[Result]) -> dict[tuple[str, str], list[Re
 
 
 def _configuration(
-    notebook: str, parameters: str, runs: Sequence[Result], out: Path, unread: dict[str, str]
-) -> Configuration:
+    notebook: str, parameters: str, runs: Sequence[Result], out: Path
+) -> tuple[Configuration, dict[str, str]]:
     """What these runs found together. Records are others' work: a run whose record or figures cannot be read has no
-    part in it, and `unread` receives why."""
-    name = notebook.removesuffix(".ipynb")
+    part in it, and is among the second, with why."""
+    name, unread = notebook.removesuffix(".ipynb"), {}
 
     def read(some: Sequence[Result]) -> Configuration:
         claims = _claim_rows(notebook, parameters, some)
@@ -157,10 +172,11 @@ def _configuration(
             return False
 
     try:
-        return read(runs)
+        return read(runs), unread
     except Exception:
         sound = [result for result in runs if readable([result])]
-    return read(sound) if sound and readable(sound) else Configuration(name, parameters, [], None, [])
+    found = read(sound) if sound and readable(sound) else Configuration(name, parameters, [], None, [])
+    return found, unread
 
 
 def _training_runs(results: Sequence[Result]) -> pd.DataFrame:

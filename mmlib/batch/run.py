@@ -164,7 +164,7 @@ class _Page:
         self.path = out / "index.html"
         self._suite, self._identities, self._out = suite, dict(identities), out
         self._results: dict[str, Result] = {}
-        self._current = self._identities
+        self._current, self._read = self._identities, {}
 
     def read(self) -> None:
         """What the folder holds now."""
@@ -184,7 +184,7 @@ class _Page:
         outdated = {result.name for result in results if result.identity != self._current[result.name]}
         missing = sorted(self._identities.keys() - self._results.keys() - set(to_come))
         try:
-            write_page(self._suite.name, self._suite.about, results, outdated, missing, self._out, to_come)
+            write_page(self._suite.name, self._suite.about, results, outdated, missing, self._out, to_come, self._read)
         except OSError as error:  # results are worth more than their page: the next run writes it
             tqdm.write(f"The page was not written: {error}")
 
