@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT
 
 from mmlib.batch import execution, run, suites
+from mmlib.batch import page as report
 from mmlib.batch.backend import Backend, ClusterLost, Lost
 from mmlib.batch.classroom import Speed
 from mmlib.batch.execution import Limits
@@ -202,10 +203,13 @@ def no_kernels(monkeypatch):
     return given
 
 
-def test_the_page_is_there_before_the_batch_has_ended(kit, no_kernels):
+def test_the_page_is_there_before_the_batch_has_ended(kit, no_kernels, monkeypatch):
+    read, configuration = [], report._configuration
+    monkeypatch.setattr(report, "_configuration", lambda *given: read.append(given[0]) or configuration(*given))
     for number in range(1, 4):
         kit.notebook(f"0{number}_good", LIGHT)
     assert kit.run("--jobs", "1") == 0
+    assert read == [f"0{number}_good.ipynb" for number in range(1, 4)], "each is read once, for four pages"
     for place, (_, _, page) in enumerate(no_kernels):
         to_come = ", ".join(f"0{number}_good" for number in range(place + 1, 4))
         assert f"{place} of 3 runs finished" in page and f"(UTC): {to_come}. This page" in page
