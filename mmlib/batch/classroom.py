@@ -6,6 +6,7 @@ budget:
   costs: {"00": [12, 1.1]}              seconds there: a fixed part, and a part per seed and epoch
 """
 
+import contextlib
 import json
 import math
 import platform
@@ -46,7 +47,7 @@ def calibrate() -> Speed:
         return Speed(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         speed = _measure()
-        with atomic_path(path) as temporary:
+        with contextlib.suppress(OSError), atomic_path(path) as temporary:  # else the next time measures again
             temporary.write_text(json.dumps(asdict(speed)), encoding="utf-8")
         return speed
 
