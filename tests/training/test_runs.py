@@ -225,7 +225,7 @@ class TestDiverged:
         return tmp_path / "runs"
 
     def test_a_run_that_diverges_stops_no_other_and_is_left_out_visibly(self, toy_splits, folder, capsys):
-        first, second = (train_runs(self.RUNS, toy_splits, CONFIG, jobs=1) for _ in range(2))
+        first, second = (train_runs(self.RUNS, toy_splits, CONFIG, jobs=1, by_epoch=True) for _ in range(2))
         said = capsys.readouterr().out.splitlines()
         why = first[1].diverged
         assert why.startswith("ERM diverged in epoch 1, step ") and [r.loaded for r in second] == [True] * 3
@@ -244,7 +244,7 @@ class TestDiverged:
                 assert reading.isna().tolist() == [False, True, False]
 
     def test_all_its_scores_are_there_and_nan_and_its_networks_say_why(self, toy_splits):
-        fine, broken, _ = train_runs(self.RUNS, toy_splits, CONFIG, jobs=1)
+        fine, broken, _ = train_runs(self.RUNS, toy_splits, CONFIG, jobs=1, by_epoch=True)
         broken = pickle.loads(pickle.dumps(broken))  # as another process returns it
         assert broken.scores.keys() == fine.scores.keys() and all(map(math.isnan, broken.scores.values()))
         for use in (
