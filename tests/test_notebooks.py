@@ -7,11 +7,12 @@ import re
 import nbformat
 import papermill
 import pytest
+from pages import formulas_left
 
 from mmlib.batch import suites
 from mmlib.batch.execution import FINISHED
 from mmlib.batch.given import declared_in
-from mmlib.batch.runner import NOTEBOOK
+from mmlib.batch.runner import NOTEBOOK, WITHOUT_CODE
 from mmlib.notebook.parameters import SHARED, own_of
 
 NOTEBOOKS = sorted(suites.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
@@ -254,6 +255,7 @@ def of_run(notebooks, job):
 @pytest.mark.parametrize("job", named(DEFAULTS))
 def test_runs_on_the_embedded_data_and_its_headlines_hold(job, notebooks):
     claims, _ = of_run(notebooks, job)
+    assert not formulas_left((notebooks.out / job.name / WITHOUT_CODE).read_text(encoding="utf-8"))
     for statement, least in HEADLINES[job.name].items():
         claim = claims[statement]
         assert claim["verdict"] == "holds", f"{statement}: {claim['measured']}"

@@ -30,14 +30,10 @@ class PapermillExecutionError(Exception):
         self.exec_count, self.ename, self.evalue = exec_count, ename, evalue
 
 
-class HTMLExporter:
-    """Makes an empty page."""
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def from_notebook_node(self, _: Any) -> tuple[str, dict]:
-        return "<html><head></head></html>", {}
+def render(_: Path, *pages: Path) -> None:
+    """Makes empty pages."""
+    for page in pages:
+        page.write_text("<html><head></head></html>")
 
 
 def execute_notebook(
@@ -94,7 +90,7 @@ def _pretend(name: str, **contents: Any) -> None:
 
 
 if __name__ == "__main__":
-    _pretend("nbconvert", HTMLExporter=HTMLExporter)
+    _pretend("mmlib.batch.rendering", render=render)
     _pretend("papermill", execute_notebook=execute_notebook)
     _pretend("papermill.exceptions", PapermillExecutionError=PapermillExecutionError)
     _pretend("nbclient")

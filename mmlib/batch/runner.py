@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -24,12 +23,6 @@ from mmlib.batch.processes import MARK, kill_marked
 REQUEST, OUTCOME = "request.json", "outcome.json"
 NOTEBOOK, WITH_CODE, WITHOUT_CODE = "notebook.ipynb", "with_code.html", "without_code.html"
 KERNEL = "python3"
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-# These pages show outputs of others' code: nothing is fetched, and no script runs, whatever is in an output.
-_POLICY = (
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-    "img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'\">"
-)
 _KINDS = {
     "AssertionError": "assertion",
     "MissingData": "missing data",
@@ -47,7 +40,9 @@ def main(folder: Path) -> None:
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     outcome = _execute(request, folder) if request["execute"] else {}
     try:
-        _render(folder)
+        from mmlib.batch.rendering import render  # takes a moment, and whoever starts this process needs only names
+
+        render(folder / NOTEBOOK, folder / WITH_CODE, folder / WITHOUT_CODE)
     except Exception as failure:
         if outcome.get("status") == "finished":
             outcome = {"status": kind_of(failure), "error": f"The pages were not made. {described(failure)}"}
@@ -125,24 +120,6 @@ def kind_of(failure: Exception) -> str:
 
 def described(failure: Exception) -> str:
     return f"{type(failure).__name__}: {failure}"
-
-
-def _render(folder: Path) -> None:
-    """Two pages of the executed notebook, with and without code, that need nothing from the network: no MathJax, no
-    require.js, no widgets (a figure stands for each)."""
-    import nbconvert  # takes a moment, and whoever starts this process needs only its names
-
-    notebook = nbformat.read(folder / NOTEBOOK, as_version=4)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
-    exporter = nbconvert.HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
-    exporter.widget_renderer_url = ""
-    for name, without in ((WITH_CODE, False), (WITHOUT_CODE, True)):
-        exporter.exclude_input = without  # one exporter for both: the second page costs next to nothing
-        page, _ = exporter.from_notebook_node(notebook)
-        (folder / name).write_text(page.replace("<head>", f"<head>{_POLICY}", 1), encoding="utf-8")
 
 
 if __name__ == "__main__":
