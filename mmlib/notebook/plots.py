@@ -1,7 +1,7 @@
 """Pure functions from data to figures that are readable in a lecture hall: no text below 12 points, no figure wider
-than a page, colours safe for the colour-blind, and a label, line style or hatch besides every colour."""
+than a page, colours safe for the colour-blind, a label, line style or hatch besides every colour, no axis beyond what
+is possible, and no interval from fewer than three runs, which show nothing but how few they are."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Image, display
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -19,9 +19,17 @@ from torch import Tensor
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.equations.mixture import Mixture
 from mmlib.instruments.flatness import Plane
+from mmlib.notebook.picture import Picture
 from mmlib.training.estimates import estimate
 
 _WIDTH = 9.5  # inches; a browser would shrink a wider figure, and its text
+_RUNS = 3  # the fewest that an interval is drawn for
+_POSSIBLE = {  # what an axis is about, by a word of its label → where such values end
+    "Shapley": (-1.0, 1.0),
+    "cosine": (-1.0, 1.0),
+    **dict.fromkeys(("accuracy", "AUC", "probability", "confidence", "share", "score", "gap", "weight"), (0.0, 1.0)),
+    **dict.fromkeys(("loss", "KL"), (0.0, np.inf)),
+}
 _HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--")
 _STYLE = {
     "axes.spines.top": False,
@@ -42,18 +50,10 @@ def _theme() -> Iterator[ModuleType]:
         yield seaborn
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG; closes it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
 def show(figure: Figure, alt: str, key: bool = False) -> None:
-    """Display a figure with an alternative text, for those who cannot see it. A batch's page shows the figures of a
-    notebook that are marked `key`."""
-    display(Image(png(figure), format="png", alt=alt, metadata={"key": True} if key else None))
+    """Display a figure with its alternative text. A batch's page shows the figures of a notebook that are marked
+    `key`."""
+    display(Picture(figure, alt, key))
 
 
 def sample_grid(dataset: MultimodalDataset, pictures: MultimodalDataset, label: int | None = None) -> Figure:
@@ -115,13 +115,25 @@ def _draw_sample(axis: Axes, modality: str, sample: np.ndarray) -> None:
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
-    """What seaborn draws around a mean: our interval, not its own bootstrap."""
+    """What is drawn around a mean: our interval, not seaborn's own bootstrap; nothing for too few runs."""
     found = estimate(values)
-    return found.low, found.high
+    return (found.low, found.high) if found.count >= _RUNS else (np.nan, np.nan)
+
+
+def _limits(label: str, means: Sequence[float], low: float, high: float) -> tuple[float, float]:
+    """An axis from `low` to `high`, cut where what its label says ends. Where a mean lies beyond, the label is about
+    something else, and nothing is cut."""
+    ends = next((ends for word, ends in _POSSIBLE.items() if word in label), (-np.inf, np.inf))
+    within = ends[0] <= min(means) and max(means) <= ends[1]
+    return (max(low, ends[0]), min(high, ends[1])) if within else (low, high)
 
 
 def curves(lines: Mapping[str, pd.DataFrame], x_label: str, y_label: str, title: str = "") -> Figure:
-    """Lines with 95 % bands: each frame has x as its index and one column per independent run."""
+    """Lines with 95 % intervals: each frame has x as its index and one column per independent run.
+
+    One or two lines have bands. Of more lines, bands would cover each other: these have whiskers, side by side. Two
+    runs are drawn themselves, as thin lines.
+    """
     data = pd.concat({label: frame.melt(ignore_index=False) for label, frame in lines.items()}, names=["line", "x"])
     for label, x in data.index[data["value"].isna()]:
         raise ValueError(f"Every run of a curve needs a value at every x; {label!r} has none at {x}.")
@@ -132,12 +144,25 @@ def curves(lines: Mapping[str, pd.DataFrame], x_label: str, y_label: str, title:
         every = max(1, max(map(len, lines.values())) // 8)
         drawn = {"data": data.reset_index(), "x": "x", "y": "value", "hue": "line", "style": "line", "ax": axis}
         look = {"palette": sns.color_palette("colorblind", len(lines)), "markersize": 8, "err_kws": {"alpha": 0.15}}
-        sns.lineplot(**drawn, **look, errorbar=_interval, markers=True, markevery=every, legend=False)
+        band = _interval if len(lines) <= 2 else None
+        sns.lineplot(**drawn, **look, errorbar=band, markers=True, markevery=every, legend=False)
+        drawn_lines = axis.lines[:]
+        for number, (line, frame) in enumerate(zip(drawn_lines, lines.values(), strict=True)):
+            if frame.shape[1] == 2:
+                axis.plot(frame, color=line.get_color(), linestyle=line.get_linestyle(), linewidth=1)
+            elif len(lines) > 2:
+                marked = frame.iloc[::every]
+                beside = marked.index + 0.012 * np.ptp(frame.index) * (number - (len(lines) - 1) / 2)
+                low, high = zip(*(_interval(row) for _, row in marked.iterrows()), strict=True)
+                axis.vlines(beside, low, high, color=line.get_color(), linewidth=1.8)
+            line.set_clip_on(False)  # a line along the end of what is possible is not half a line
+        means = [mean for line in drawn_lines for mean in line.get_ydata()]
+        axis.set_ylim(_limits(y_label, means, *axis.get_ylim()))
         if all(pd.api.types.is_integer_dtype(frame.index) for frame in lines.values()):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set(xlabel=x_label, ylabel=y_label, title=title)
         if legend_rows:
-            figure.legend(axis.lines, lines, loc="outside lower center", ncols=columns, handlelength=3)
+            figure.legend(drawn_lines, lines, loc="outside lower center", ncols=columns, handlelength=3)
         return figure
 
 
@@ -209,18 +234,21 @@ def bars(
         figure, panels = _panels(groups, x_label if chance is None else f"{x_label} (dotted: chance)", title)
         names = list(dict.fromkeys(name for rows in groups.values() for name in rows))
         colours = sns.color_palette("colorblind", len(names))
+        means = [values.mean() for rows in groups.values() for values in rows.values()]
+        _, longest = _limits(x_label, means, -np.inf, np.inf)
         for axis, rows in panels:
             for place, (name, values) in enumerate(rows.items()):
                 number, value = names.index(name), estimate(values)
-                half = np.nan_to_num(value.half_width)
+                half = value.half_width if value.count >= _RUNS else 0.0
                 look = {"color": colours[number], "hatch": _HATCHES[number % len(_HATCHES)], "edgecolor": "white"}
                 axis.barh(place, value.mean, xerr=half, capsize=4, **look)
                 written = f"{value.mean:.{1 if abs(value.mean) > 10 else 2}f}"
-                end = (max(value.mean + half, 0), place)
+                end = (np.clip(value.mean + half, 0, longest), place)
                 axis.annotate(written, end, textcoords="offset points", xytext=(5, 0), va="center", fontsize=13)
             if chance is not None:
                 axis.axvline(chance, color="black", linestyle=":", linewidth=1.5)
             axis.margins(x=0.1)
+        axis.set_xlim(_limits(x_label, means, *axis.get_xlim()))  # of all panels
         return figure
 
 
@@ -232,27 +260,33 @@ def gap_histogram(
     x_label: str = "modality gap",
 ) -> Figure:
     """Stacked histogram of the gaps of up to two named groups of samples (from −1, where any is negative), the
-    mixture's components on top, and a line where the posterior of the imbalanced one crosses `threshold`."""
+    mixture's components on top, and a line where the posterior of the imbalanced one crosses `threshold`. Where a few
+    bars tower above all others, a second panel below enlarges the others."""
     with _theme() as sns:
-        figure, axis = plt.subplots(figsize=(_WIDTH, 4.8))
         colours = sns.color_palette("colorblind")
         data = {name: gaps[name].cpu().double().numpy() for name in reversed(gaps)}  # the first is drawn at the bottom
         edges = np.linspace(-1 if min(part.min() for part in data.values()) < 0 else 0, 1, 41)
+        heights = sorted(np.histogram(np.concatenate([*data.values()]), edges)[0], reverse=True)
+        towering = heights[0] > 4 * heights[3] > 0
+        figure, axes = plt.subplots(1 + towering, figsize=(_WIDTH, 5.2), sharex=True, squeeze=False)
         look = {"palette": dict(zip(gaps, ("#BBBBBB", colours[3]), strict=False)), "alpha": 1, "edgecolor": "white"}
-        sns.histplot(data, multiple="stack", bins=edges, legend=False, ax=axis, **look)
-        for bars, name, hatch in zip(axis.containers, gaps, _HATCHES, strict=False):
-            bars.set_label(name)
-            for bar in bars:
-                bar.set_hatch(hatch)
-        if mixture is not None:
-            grid = torch.linspace(0, 1, 401, dtype=torch.float64, device=mixture.means.device)
-            lines = mixture.densities(grid).cpu().numpy() * sum(map(len, data.values())) * (edges[1] - edges[0])
-            for line, colour, style in zip(lines, (0, 4, 2), ("-", "--", "-."), strict=False):
-                axis.plot(grid.cpu(), line, color=colours[colour], linestyle=style)
-        if threshold is not None and len(beyond := grid[mixture.posterior(grid) > threshold]):
-            axis.axvline(float(beyond[0]), color="black", linestyle=":")
-        axis.set(xlabel=x_label, ylabel="samples", title=title, ylim=(0, 1.1 * axis.get_ylim()[1]))
-        axis.legend()
+        for axis in axes[:, 0]:
+            sns.histplot(data, multiple="stack", bins=edges, legend=False, ax=axis, **look)
+            for bars, hatch in zip(axis.containers, _HATCHES[: len(gaps)], strict=True):
+                plt.setp(bars.patches, hatch=hatch)
+            if mixture is not None:
+                grid = torch.linspace(0, 1, 401, dtype=torch.float64, device=mixture.means.device)
+                lines = mixture.densities(grid).cpu().numpy() * sum(map(len, data.values())) * (edges[1] - edges[0])
+                for line, colour, style in zip(lines, (0, 4, 2), ("-", "--", "-."), strict=False):
+                    axis.plot(grid.cpu(), line, color=colours[colour], linestyle=style)
+            if threshold is not None and len(beyond := grid[mixture.posterior(grid) > threshold]):
+                axis.axvline(float(beyond[0]), color="black", linestyle=":")
+            axis.set(ylabel="samples", ylim=(0, 1.1 * axis.get_ylim()[1]))
+        if towering:
+            axis.set(ylabel="enlarged", ylim=(0, 1.5 * heights[3]))
+        axis.set(xlabel=x_label, xlim=edges[[0, -1]])
+        figure.suptitle(title)
+        figure.legend(axis.containers, gaps, loc="outside lower center", ncols=len(data))
         return figure
 
 
@@ -267,6 +301,7 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = 
                 colour = plt.get_cmap("tab10")(label % 10)
                 axis.text(x, y, str(label), color=colour, fontsize=12, ha="center", va="center")
             axis.set(xticks=[], yticks=[], title=name)
+            axis.set_aspect("equal", adjustable="datalim")
         figure.suptitle(title)
         return figure
 
@@ -279,7 +314,7 @@ def loss_plane(
     axes_labels: tuple[str, str] = ("distance in weights", "distance in weights"),
 ) -> Figure:
     """Filled contours of the loss on a plane (logarithmic levels) with the named positions marked, and arrows given as
-    name → (start, vector)."""
+    name → (start, vector). Both axes have the same scale, or the upright one says that it has not."""
     with _theme() as sns:
         figure, axis = plt.subplots(figsize=(7.5, 5.5))
         lowest, highest = np.nanmin(plane.losses), np.nanmax(plane.losses)
@@ -303,5 +338,8 @@ def loss_plane(
                 ha="right" if arrows else "left",
                 bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
             )
-        axis.set(xlabel=axes_labels[0], ylabel=axes_labels[1], title=title)
+        wide = np.ptp(plane.x) / np.ptp(plane.y)
+        if alike := 0.4 < wide < 2.5:  # otherwise a strip would be left
+            axis.set_aspect("equal")
+        axis.set(xlabel=axes_labels[0], ylabel=axes_labels[1] + ("" if alike else "\n(not to scale)"), title=title)
         return figure

@@ -8,10 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
-from IPython.display import Image, display
+from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
-from mmlib.notebook.plots import png
+from mmlib.notebook.picture import Picture
+
+_HEIGHT = 0.7  # of the window, so that a slider and its figure are seen together
+# Sliders of ipywidgets have no name for a screen reader, and their value is the number of an option. This gives each
+# slider of a cell its label, and the value that is written beside it.
+_NAMES = """<script>{
+const area = document.currentScript?.closest(".jp-OutputArea");
+const name = () => area.querySelectorAll(".widget-slider").forEach(one => {
+  const handle = one.querySelector("[role=slider]");
+  handle?.setAttribute("aria-label", one.querySelector(".widget-label").textContent);
+  handle?.setAttribute("aria-valuetext", one.querySelector(".widget-readout").textContent);
+});
+if (area) { name(); new MutationObserver(name).observe(area, {childList: true, subtree: true}); }
+}</script>"""
 
 
 def slide(
@@ -27,7 +40,8 @@ def slide(
 def slide_several(
     draw: Callable[..., Figure], values: Mapping[str, Sequence[Any]], start: Mapping[str, Any], alt: str
 ) -> dict[str, ipywidgets.SelectionSlider]:
-    """A slider for each label, in this order, with the figure `draw(*values)` below them all; see `slide`."""
+    """A slider for each label, in this order, with the figure `draw(*values)` below them all; see `slide`. The figure's
+    alternative text is `alt` and where the sliders stand."""
     sliders = {
         label: ipywidgets.SelectionSlider(
             options=list(options),
@@ -40,10 +54,12 @@ def slide_several(
         for label, options in values.items()
     }
 
-    def picture() -> Image:
-        return Image(png(draw(*(slider.value for slider in sliders.values()))), format="png", alt=alt)
+    def picture() -> Picture:
+        chosen = {label: slider.value for label, slider in sliders.items()}
+        where = ", ".join(f"{label}: {value}" for label, value in chosen.items())
+        return Picture(draw(*chosen.values()), f"{alt.rstrip('.')} ({where}).", height=_HEIGHT)
 
-    display(*sliders.values())
+    display(HTML(_NAMES), *sliders.values())
     handle = display(picture(), display_id=True)
     for slider in sliders.values():
         slider.observe(lambda _: handle.update(picture()), names="value")

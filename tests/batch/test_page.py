@@ -19,8 +19,8 @@ import pytest
 
 from mmlib.batch import page as report
 from mmlib.batch.execution import Result
-from mmlib.notebook import plots
 from mmlib.notebook.claims import Record
+from mmlib.notebook.picture import Picture
 from mmlib.training import Estimate, estimate
 
 HOSTILE = "\"><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
@@ -51,9 +51,8 @@ def notebook_with(path: Path, *outputs) -> None:
 def figure_output(alt: str, key: bool):
     figure, axes = plt.subplots()
     axes.plot([0, 1])
-    data = {"image/png": base64.b64encode(plots.png(figure)).decode()}
-    plt.close(figure)
-    return nbformat.v4.new_output("display_data", data, metadata={"image/png": {"alt": alt, "key": key}})
+    data, metadata = Picture(figure, alt, key)._repr_mimebundle_()
+    return nbformat.v4.new_output("display_data", data, metadata=metadata)
 
 
 @pytest.fixture

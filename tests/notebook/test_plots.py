@@ -89,6 +89,73 @@ def test_other_seeds_on_the_two_sides_are_not_drawn(draw):
         draw({"known": {"a − b": unpaired}}, "x")
 
 
+def test_what_few_bars_tower_above_is_enlarged():
+    narrow = torch.cat([torch.linspace(0.005, 0.02, 500), torch.linspace(0.1, 0.9, 300)])
+    above, below = plots.gap_histogram({"all": narrow}, fit_mixture(narrow), 0.5).axes
+    assert above.get_ylim()[1] > 500 > 100 > below.get_ylim()[1] > 10 and below.get_ylabel() == "enlarged"
+    assert [bar.get_height() for bar in below.patches] == [bar.get_height() for bar in above.patches]
+    assert len(below.lines) == len(above.lines) == 3
+
+
+HIGH = pd.DataFrame({seed: [1.0 if seed else 0.8, 0.99] for seed in range(3)}, index=[1, 2])  # intervals reach past one
+
+
+@pytest.mark.parametrize(
+    ("label", "frame", "ends"),
+    [
+        ("accuracy on training samples", HIGH, (0, 1)),
+        ("cosine", HIGH, (-1, 1)),
+        ("AUC of the gap", HIGH, (0, 1)),
+        ("loss increase", HIGH - 0.8, (0, np.inf)),
+        ("KL to the teacher", HIGH - 0.8, (0, np.inf)),
+    ],
+)
+@pytest.mark.parametrize("lines", [1, 4])
+def test_no_axis_goes_beyond_what_is_possible(label, frame, ends, lines):
+    named = {str(number): frame for number in range(lines)}
+    low, high = plots.curves(named, "epoch", label).axes[0].get_ylim()
+    assert ends[0] <= low < high <= ends[1]
+    low, high = plots.curves(named, "epoch", "something else").axes[0].get_ylim()
+    assert low < ends[0] or high > ends[1], "as it would be otherwise"
+
+
+def test_no_bar_goes_beyond_what_is_possible_and_none_is_cut():
+    figure = plots.bars({"a": {"x": HIGH.loc[1]}, "b": {"y": HIGH.loc[2]}}, "accuracy")
+    figure.canvas.draw()
+    assert [axis.get_xlim() for axis in figure.axes] == [(0, 1)] * 2
+    (text,) = figure.axes[0].texts
+    whisker = figure.axes[0].collections[0].get_window_extent()
+    assert text.get_window_extent().x0 >= min(whisker.x1, figure.axes[0].bbox.x1), (
+        "the number stands beside its whisker"
+    )
+    percent = plots.bars({"a": {"x": 100 * HIGH.loc[1]}}, "accuracy, %").axes[0]
+    assert percent.get_xlim()[1] > 100 * HIGH.loc[1].mean(), "what is counted otherwise is not cut"
+
+
+@pytest.mark.parametrize(("count", "there"), [(2, False), (3, True)])
+def test_two_runs_have_no_interval(count, there):
+    runs = FRAME.iloc[:, :count]
+    for lines in ({"a": runs}, dict.fromkeys("abc", runs)):
+        axis = plots.curves(lines, "x", "y").axes[0]
+        bands = [path for part in axis.collections for path in part.get_paths() if np.isfinite(path.vertices).all()]
+        assert bool(bands) == there
+        assert len(axis.lines) == len(lines) * (1 if there else 3), "two runs are drawn themselves"
+    axis = plots.bars({"": {"a": runs.loc[1]}}, "x").axes[0]
+    assert bool(np.ptp(axis.collections[0].get_segments()[0][:, 0])) == there
+    axis = plots.differences({"": {"a": runs.loc[1]}}, "x").axes[0]
+    whiskers = [line for line in axis.lines[1:] if line.get_marker() != "D" and np.isfinite(line.get_xdata()).any()]
+    assert bool(whiskers) == there and len(axis.collections[0].get_offsets()) == count
+
+
+def test_many_lines_have_whiskers_side_by_side():
+    axis = plots.curves(dict.fromkeys("abc", FRAME), "x", "y").axes[0]
+    segments = [part.get_segments() for part in axis.collections]
+    places = [[segment[0, 0] for segment in line] for line in segments]
+    assert places[1] == [1, 2, 3] and np.all(np.diff(places, axis=0) > 0)
+    value = estimate(FRAME.loc[2])
+    assert segments[1][1][:, 1] == pytest.approx([value.low, value.high])
+
+
 def test_bars_start_at_zero_and_say_their_mean():
     groups = {"g": {"a": SEEDS, "b": 100 * SEEDS}, "h": {"b": SEEDS.iloc[:1]}}
     first, second = plots.bars(groups, "accuracy", chance=0.1).axes
@@ -110,6 +177,16 @@ def test_no_bar_and_no_line_looks_like_another():
 def test_plane_marks_the_networks():
     axis = plots.loss_plane(plane(3), ["a", "b", "c"]).axes[0]
     assert [tuple(line.get_xydata()[0]) for line in axis.lines] == [(-1.5, 0.4), (0.2, 0.5), (1, 1.5)]
+
+
+def test_a_plane_has_one_scale_or_says_that_it_has_not():
+    alike = plots.loss_plane(plane(2), ["a", "b"]).axes[0]
+    assert alike.get_aspect() == 1 and "scale" not in alike.get_ylabel()
+    long = plane(2)
+    strip = plots.loss_plane(Plane(10 * long.x, long.y, long.losses, long.positions), ["a", "b"]).axes[0]
+    assert "not to scale" in strip.get_ylabel()
+    figure = plots.embedding({"erm": POINTS})
+    assert figure.axes[0].get_aspect() == 1
 
 
 def test_arrows_start_where_they_should_and_are_named():
@@ -135,12 +212,14 @@ def test_an_embedding_writes_class_numbers():
 def test_a_gap_histogram_stacks_groups_and_marks_the_threshold():
     low, high = gaps()
     mixture = fit_mixture(torch.cat([low, high]))
-    (axis,) = plots.gap_histogram({"clean": low, "degraded": high}, mixture, 0.5, "t").axes
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["clean", "degraded"]
+    figure = plots.gap_histogram({"clean": low, "degraded": high}, mixture, 0.5, "t")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean", "degraded"]
     clean, degraded = axis.containers
     assert sum(bar.get_height() for bar in clean) == 500 and sum(bar.get_height() for bar in degraded) == 200
     assert [bar.get_y() for bar in degraded] == [bar.get_height() for bar in clean], "one upon the other"
     assert {bar.get_hatch() for bar in degraded} == {"//"} and not any(bar.get_hatch() for bar in clean)
+    assert not axis.get_legend() and figure.legends, "not upon the bars"
     *components, threshold = axis.lines
     assert len(components) == 2
     (place,) = set(threshold.get_xdata())
@@ -171,11 +250,14 @@ def test_a_grid_has_a_sample_of_each_class_or_many_of_one():
 
 
 def test_figures_carry_a_description(monkeypatch):
+    """In HTML, because JupyterLab shows no other, and beside the PNG for the rest."""
     shown = []
     monkeypatch.setattr(plots, "display", shown.append)
-    plots.show(plt.figure(), "a red line that rises")
-    _, metadata = shown[0]._repr_png_()
-    assert metadata["alt"] == "a red line that rises" and not plt.get_fignums()
+    plots.show(plt.figure(), 'a "red" line <that> rises', key=True)
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert metadata == {"image/png": {"alt": 'a "red" line <that> rises', "key": True}} and not plt.get_fignums()
+    assert 'alt="a &quot;red&quot; line &lt;that&gt; rises"' in data["text/html"]
+    assert f'src="data:image/png;base64,{data["image/png"]}"' in data["text/html"]
 
 
 def test_drawing_changes_no_setting_outside():
@@ -202,6 +284,12 @@ FIGURES = {
         dict(zip(("as recorded", "degraded"), gaps(), strict=True)),
         title="Epoch 12: 300 flagged,\n80 % of them rightly",
     ),
+    "towering": lambda: plots.gap_histogram(
+        {"as recorded": torch.cat([torch.full((500,), 0.01), gaps()[1]]), "degraded": gaps()[1]},
+        title="Epoch 12: 300 flagged,\n80 % of them rightly",
+    ),
+    "two runs": lambda: plots.curves(dict.fromkeys(LONG[:3], FRAME[[0, 1]]), "epoch", "accuracy", "A"),
+    "up to one": lambda: plots.bars({"known": {"a": HIGH.loc[1], "b": HIGH.loc[2]}}, "accuracy", "A", 0.1),
     "embedding": lambda: plots.embedding({"erm": POINTS, "mbcd": POINTS}, "The unseen domain as networks arrange it"),
     "plane": lambda: plots.loss_plane(plane(3), ["MBCD", "EMA", "ERM"], "Test loss between MBCD, EMA and ERM"),
     "arrows": lambda: plots.loss_plane(plane(2), ["here", "ahead"], "Looking ahead", ARROWS, ("weight one", "two")),

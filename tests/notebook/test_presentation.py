@@ -3,7 +3,6 @@
 import json
 from types import SimpleNamespace
 
-import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from conftest import toy_dataset
 from mmlib.data import Splits
 from mmlib.notebook import widgets
 from mmlib.notebook.claims import MIME_TYPE, Record
+from mmlib.notebook.picture import Picture
 from mmlib.published import balance_benchmark, gmm_headlines, mbcd_accuracies, mbcd_table
 from mmlib.published.reproduction import captioned, comparison
 from mmlib.training import Estimate
@@ -118,7 +118,8 @@ def test_a_slider_redraws_at_every_value_and_lets_errors_through(monkeypatch):
 
     slider = widgets.slide(draw, ["a", "b", "bad"], "choose", "a", "a figure")
     slider.value = "b"
-    assert drawn == ["a", "b"] and len(updates) == 1 and isinstance(updates[0], IPython.display.Image)
+    assert updates[0].alt == "a figure (choose: b)." and updates[0].height
+    assert drawn == ["a", "b"] and len(updates) == 1 and isinstance(updates[0], Picture)
     with pytest.raises(ZeroDivisionError):
         slider.value = "bad"
 
