@@ -23,7 +23,8 @@ slider = widgets.slide(lambda value: plt.figure(figsize=(9, 9)), ["low", "high"]
 SEEN = """(() => {
   const handle = document.querySelector("[role=slider]"), images = [...document.querySelectorAll(".jp-OutputArea img")];
   const boxes = [handle, images[1]].map(one => one?.getBoundingClientRect());
-  return { images: images.map(one => [one.alt, one.naturalWidth]), name: handle?.ariaLabel, value: handle?.ariaValueText,
+  return { images: images.map(one => [one.alt, one.naturalWidth]),
+    name: handle?.ariaLabel, value: handle?.ariaValueText,
     height: boxes[1] && boxes[1].bottom - boxes[0].top, window: innerHeight };
 })()"""
 RUN_ALL = """(() => {

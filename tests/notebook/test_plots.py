@@ -105,7 +105,7 @@ HIGH = pd.DataFrame({seed: [1.0 if seed else 0.8, 0.99] for seed in range(3)}, i
     [
         ("accuracy on training samples", HIGH, (0, 1)),
         ("cosine", HIGH, (-1, 1)),
-        ("AUC of the gap", HIGH, (0, 1)),
+        ("AUC", HIGH, (0, 1)),
         ("loss increase", HIGH - 0.8, (0, np.inf)),
         ("KL to the teacher", HIGH - 0.8, (0, np.inf)),
     ],
