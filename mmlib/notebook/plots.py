@@ -241,7 +241,7 @@ def bars(
                 number, value = names.index(name), estimate(values)
                 half = value.half_width if value.count >= _RUNS else 0.0
                 look = {"color": colours[number], "hatch": _HATCHES[number % len(_HATCHES)], "edgecolor": "white"}
-                axis.barh(place, value.mean, xerr=half, capsize=4, **look)
+                axis.barh(place, value.mean, xerr=half or None, capsize=4, **look)
                 written = f"{value.mean:.{1 if abs(value.mean) > 10 else 2}f}"
                 end = (np.clip(value.mean + half, 0, longest), place)
                 axis.annotate(written, end, textcoords="offset points", xytext=(5, 0), va="center", fontsize=13)

@@ -141,7 +141,7 @@ def test_two_runs_have_no_interval(count, there):
         assert bool(bands) == there
         assert len(axis.lines) == len(lines) * (1 if there else 3), "two runs are drawn themselves"
     axis = plots.bars({"": {"a": runs.loc[1]}}, "x").axes[0]
-    assert bool(np.ptp(axis.collections[0].get_segments()[0][:, 0])) == there
+    assert bool(axis.collections) == there
     axis = plots.differences({"": {"a": runs.loc[1]}}, "x").axes[0]
     whiskers = [line for line in axis.lines[1:] if line.get_marker() != "D" and np.isfinite(line.get_xdata()).any()]
     assert bool(whiskers) == there and len(axis.collections[0].get_offsets()) == count
