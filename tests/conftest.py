@@ -44,18 +44,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def real_sources() -> Path | None:
-    """The folder that MMLIB_SOURCES names, where it names one."""
-    named = os.environ.get("MMLIB_SOURCES")
-    return Path(named).resolve() if named and Path(named).is_dir() else None
-
-
 @pytest.fixture(scope="session")
 def sources() -> Path:
     """The folder of real source files, named by MMLIB_SOURCES."""
-    if (folder := real_sources()) is None:
+    named = os.environ.get("MMLIB_SOURCES")
+    if not named or not Path(named).is_dir():
         pytest.skip("MMLIB_SOURCES does not name a folder of real data")
-    return folder
+    return Path(named).resolve()
 
 
 @pytest.fixture(scope="session")
@@ -95,10 +90,6 @@ def notebooks(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pyt
     most wait or use one core: together they end sooner."""
     chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     jobs = {parameters["job"].name: parameters["job"] for parameters in chosen if "job" in parameters}
-    if real_sources() is None:
-        jobs = {name: job for name, job in jobs.items() if job.data[0] != "av_digits"}  # their tests are skipped
-    elif any(job.data[0] == "av_digits" for job in jobs.values()):
-        request.getfixturevalue("av_digits_prepared")
     if not jobs:
         yield None
         return
