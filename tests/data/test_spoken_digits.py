@@ -59,6 +59,16 @@ def test_the_voices_are_the_same_in_every_process():
         assert np.array_equal(first[name], second[name]), name
 
 
+def test_voices_are_read_from_however_deep_a_folder(tmp_path, monkeypatch):
+    """espeak-ng itself refuses a path of 160 bytes: an environment in a course's folder on a network drive."""
+    monkeypatch.chdir(tmp_path)  # and back at the end: the voices' folder is entered
+    deep = tmp_path / ("x" * 150) / "espeak-ng-data"
+    deep.parent.mkdir()
+    deep.symlink_to(speech.espeakng_loader.get_data_path())
+    monkeypatch.setattr("espeakng_loader.get_data_path", lambda: str(deep))
+    assert len(speech._EspeakNG()("one", "gmw/en+m1", 170, 35)) > 5000
+
+
 def test_the_same_dials_give_the_same_data_and_another_seed_gives_other_data(small):
     def digest(splits):
         return hashlib.sha256(b"".join(x.numpy().tobytes() for x in splits.test.inputs.values())).hexdigest()

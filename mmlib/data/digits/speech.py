@@ -93,14 +93,16 @@ def _speaker_number(accent: str, voice: str) -> int:
 
 
 class _EspeakNG:
-    """The few calls of espeak-ng's C library that are needed to get samples from text."""
+    """The few calls of espeak-ng's C library that are needed to get samples from text. Its folder of voices becomes the
+    process's working directory."""
 
     def __init__(self) -> None:
         self._library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
-        data = os.fsencode(espeakng_loader.get_data_path())
-        self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _NO_EXIT)
+        voices = espeakng_loader.get_data_path()
+        os.chdir(voices)  # espeak-ng has room for 159 bytes of their path, and an environment may lie deeper than that
+        self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, b".", _NO_EXIT)
         if self.sample_rate <= 0:
-            raise RuntimeError(f"espeak-ng could not read its voices in {data!r}.")
+            raise RuntimeError(f"espeak-ng could not read its voices in {voices}.")
         self._chunks: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = callback_type(self._collect)  # kept alive as long as the library may call it
@@ -127,4 +129,4 @@ class _EspeakNG:
 
 
 if __name__ == "__main__":
-    cache.save_arrays(Path(sys.argv[1]), _synthesise_bank())
+    cache.save_arrays(Path(sys.argv[1]).absolute(), _synthesise_bank())
