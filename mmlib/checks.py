@@ -1,10 +1,11 @@
 """What a value may be: one notation, and one message, for settings, options, dials and notebooks' parameters.
 
-What is allowed is a `Number`; a type; or a tuple of alternatives, each of them a value or again one of these.
+What is allowed is a `Number`; a `Text`; a type; or a tuple of alternatives, each of them a value or again one of these.
 """
 
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,21 @@ class Number:
         return f"{what} in {self.low} … {self.high}"
 
 
+@dataclass(frozen=True)
+class Text:
+    """Texts that this regular expression matches as a whole; `meaning`: what these are, in words."""
+
+    pattern: str
+    meaning: str
+
+    def admits(self, value: object) -> bool:
+        """Whether this is such a text."""
+        return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.meaning
+
+
 Whole = partial(Number, whole=True)
 SHARE = Number(0, 1)
 _NAMES = {int: "an integer", float: "a number", str: "text", bool: "True or False"}
@@ -57,19 +73,19 @@ def check(
 
 
 def _admits(allowed: Any, value: object) -> bool:
-    if isinstance(allowed, Number):
+    if isinstance(allowed, Number | Text):
         return allowed.admits(value)
     if isinstance(allowed, type):
         return type(value) is allowed
-    return any(_admits(one, value) if isinstance(one, Number | type) else one == value for one in allowed)
+    return any(_admits(one, value) if isinstance(one, Number | Text | type) else one == value for one in allowed)
 
 
 def in_words(allowed: Any) -> str:
     """What is allowed, to be read after "must be"."""
-    if isinstance(allowed, Number):
+    if isinstance(allowed, Number | Text):
         return str(allowed)
     if isinstance(allowed, type):
         return _NAMES.get(allowed, f"a {allowed.__name__}")
-    if any(isinstance(one, Number | type) for one in allowed):
-        return " or ".join(in_words(one) if isinstance(one, Number | type) else repr(one) for one in allowed)
+    if any(isinstance(one, Number | Text | type) for one in allowed):
+        return " or ".join(in_words(one) if isinstance(one, Number | Text | type) else repr(one) for one in allowed)
     return "one of " + ", ".join(map(str, allowed))

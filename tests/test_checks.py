@@ -3,18 +3,27 @@ import math
 import numpy as np
 import pytest
 
-from mmlib.checks import SHARE, Number, Whole, check
+from mmlib.checks import SHARE, Number, Text, Whole, check
 
 
 def test_what_is_allowed_passes():
     check(
-        {"rate": 0.5, "epochs": np.int64(3), "name": "adam", "dropout": "adaptive", "fast": True, "left out": None},
+        {
+            "rate": 0.5,
+            "epochs": np.int64(3),
+            "name": "adam",
+            "dropout": "adaptive",
+            "fast": True,
+            "place": "north",
+            "left out": None,
+        },
         {
             "rate": SHARE,
             "epochs": Whole(1),
             "name": ("adam", "sgd"),
             "dropout": ("adaptive", Number(0, 1, below=True)),
             "fast": bool,
+            "place": Text("north|south", "a pole"),
         },
     )
 
@@ -36,6 +45,8 @@ def test_what_is_allowed_passes():
         (1.0, int, "x must be an integer, not 1.0."),
         (1, bool, "x must be True or False, not 1."),
         (1, str, "x must be text, not 1."),
+        ("northern", Text("north|south", "a pole"), "x must be a pole, not 'northern'."),
+        (1, ("both", Text("north|south", "a pole")), "x must be 'both' or a pole, not 1."),
     ],
 )
 def test_what_is_not_allowed_is_said_in_one_sentence(value, allowed, message):

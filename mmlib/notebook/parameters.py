@@ -22,7 +22,7 @@ from mmlib.checks import Number, Whole, check
 from mmlib.data import DIGITS, reader
 from mmlib.data.digits.degradation import KINDS
 from mmlib.source_code import parsed
-from mmlib.training import TUNING, TrainingConfig
+from mmlib.training import DEVICE, TUNING, TrainingConfig
 
 
 class BadParameter(ValueError):
@@ -58,7 +58,7 @@ SHARED = {
     "directions": Shared(Whole(2, 1000), "random directions for the loss increase"),
     "data": Shared(("auto", "real", "stand-in"), '"auto": the prepared clips, or a stand-in where there are none'),
     "precision": Shared(("float32", "tf32", "bfloat16"), '"float32", "tf32", or "bfloat16" on a GPU'),
-    "device": Shared(str, '"auto": a GPU where there is one; "cpu"; "cuda"'),
+    "device": Shared(DEVICE, '"auto": a GPU where there is one; "cpu"; "cuda"'),
 }
 
 

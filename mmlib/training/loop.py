@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mmlib.checks import Number, Whole, check
+from mmlib.checks import Number, Text, Whole, check
 from mmlib.data.dataset import Batch, MultimodalDataset
 from mmlib.data.transforms import Augmentation, augment
 from mmlib.methods.base import Method
@@ -21,6 +21,8 @@ from mmlib.models.evaluate import evaluate
 from mmlib.seeding import seed_for, torch_generator
 from mmlib.training.capture import CapturedStep
 from mmlib.training.checkpoint import Checkpoint
+
+DEVICE = Text(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:1 … (on a Mac, the CPU is used)")
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ class History:
 
 
 def resolve_device(name: str) -> torch.device:
-    """ "auto" is a GPU where there is one. Raises a ValueError for a GPU that does not exist: never a silent CPU
-    run."""
+    """ "auto" is a GPU where there is one. Raises a ValueError for what is no `DEVICE`, and for a GPU that does not
+    exist: never a silent CPU run."""
+    check({"device": name}, {"device": DEVICE})
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -257,6 +257,7 @@ def test_what_the_set_up_would_refuse_is_refused_before_anything_runs(kit, capsy
 open({str(tmp_path / "ran")!r}, "w")
 settings = Settings(globals(), seeds=(2, 9), kind=("one", "two"))"""
     parameters = 'seeds: int = 3  # runs\nkind: str = "one"  # which\nepochs: int = 4  # e\nwarm_up: int = 2  # w'
+    parameters += '\ndevice: str = "cpu"  # d'
     kit.notebook("01_checks", setup, parameters)
     for chosen, message in {
         ("seeds=1",): "01_checks.ipynb: seeds must be an integer in 2 … 9, not 1.",
@@ -265,6 +266,8 @@ settings = Settings(globals(), seeds=(2, 9), kind=("one", "two"))"""
     }.items():
         assert kit.run(*(part for text in chosen for part in ("-p", text))) == 2
         assert message in capsys.readouterr().err
+    assert kit.run("-p", "device=mps", "--dry-run") == 2
+    assert "01_checks.ipynb: device must be auto, cpu, cuda or cuda:1 … (on a Mac, the CPU" in capsys.readouterr().err
     assert not kit.out.exists() and not (tmp_path / "ran").exists(), "nothing was executed"
 
 

@@ -330,6 +330,13 @@ def test_asking_for_a_gpu_that_is_not_there_fails_loudly():
         TrainingConfig(device="cuda")
 
 
+@pytest.mark.parametrize("name", ["mps", "xpu:0", "gpu"])
+def test_what_is_neither_a_cpu_nor_a_cuda_device_is_refused(name):
+    """On any system: torch itself takes "mps" on Linux, until the first tensor moves there."""
+    with pytest.raises(ValueError, match=rf"device must be auto, cpu, .* \(on a Mac, the CPU is used\), not '{name}'"):
+        TrainingConfig(device=name)
+
+
 @pytest.mark.parametrize(("precision", "expected"), [("float32", False), ("tf32", True)])
 def test_tf32_is_off_unless_asked_for_and_the_setting_is_restored(precision, expected):
     seen = set()
