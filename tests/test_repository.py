@@ -6,16 +6,20 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from mmlib import methods
 from mmlib.batch import suites
 from mmlib.data.clips import stand_in
 
 ROOT = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "notebooks/README.md", "data_scripts/README.md", "mmlib/README.md")
 WINGS = ("data.clips", "batch")  # nothing else imports them
 
 
@@ -79,8 +83,9 @@ def test_files_are_short_enough_to_read():
 
 
 def prose() -> Iterator[tuple[str, str]]:
-    """Where, and what is written there: README, notebooks, suites, docstrings."""
-    yield "README.md", (ROOT / "README.md").read_text()
+    """Where, and what is written there: READMEs, notebooks, suites, docstrings."""
+    for name in READMES:
+        yield name, (ROOT / name).read_text()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
         yield path.name, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
@@ -138,34 +143,100 @@ def leads_to(module: str, names: Sequence[str]) -> bool:
     return not names or len(names) == 1 or hasattr(getattr(thing, names[0]), names[1])
 
 
-def readme_examples():
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_first_readme_fits_on_a_screen_or_two():
+    text = PROSE["README.md"]
+    assert len(text.splitlines()) <= 80 and len(text.split()) <= 900
 
 
-def test_the_readme_reads_own_data(capsys):
-    exec(readme_examples()[0], {})
+@pytest.mark.parametrize("where", READMES)
+def test_what_a_readme_links_to_or_shows_is_there(where):
+    headings = [line.strip("# ").lower().replace(" ", "-") for line in re.findall(r"^#.*", PROSE[where], re.M)]
+    for target in re.findall(r"\]\(([^)]+)\)", PROSE[where]):
+        assert target.removeprefix("#") in headings or (ROOT / where).parent.joinpath(target).is_file(), target
+
+
+def test_readmes_name_every_notebook_suite_data_set_and_room():
+    for where, folder, pattern in (
+        ("README.md", "notebooks", "*.ipynb"),
+        ("notebooks/README.md", "notebooks/suites", "*.yaml"),
+        ("data_scripts/README.md", "data_scripts", "*.py"),
+        ("mmlib/README.md", "mmlib", "*/__init__.py"),
+    ):
+        for path in (ROOT / folder).glob(pattern):
+            name = path.parent.name if path.stem == "__init__" else path.stem
+            assert f"`{name}`" in PROSE[where], f"{where} does not mention {name}"
+
+
+def test_every_way_to_install_installs_the_same():
+    """The lines for laptops, the dev container and Binder follow requirements.txt; the Python is new enough."""
+    written = (ROOT / "requirements.txt").read_text()
+    install, without_cuda = re.findall(r"^python3 -m venv.*", PROSE["README.md"], re.M)
+    pinned = re.findall(r"^(torch\w*==\S+)", written, re.M)
+    assert len(pinned) == 3 and without_cuda.endswith(" ".join(pinned))
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert install == f"{container['postCreateCommand']} && .venv/bin/python -m mmlib run"
+    (index,) = re.findall(r"--index-url (\S+)", without_cuda)
+    binder = (ROOT / ".binder" / "requirements.txt").read_text().splitlines()
+    assert binder[1:] == [f"--extra-index-url {index}", "-r ../requirements.txt"]
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    assert f"Python {oldest} to " in PROSE["README.md"]
+    assert f"python:{oldest}-" in container["image"]
+    assert (ROOT / ".binder" / "runtime.txt").read_text() == f"python-{oldest}\n"
+
+
+def test_licence_and_citation_agree_with_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["message"]
+    assert (citation["license"], citation["version"]) == (project["license"], project["version"])
+    assert citation["authors"] == project["authors"] == [{"name": "The mmlib authors"}]
+    first, _, copyright_line, *_ = (ROOT / "LICENSE").read_text().splitlines()
+    assert (first, copyright_line) == (f"{project['license']} License", "Copyright (c) 2026 The mmlib authors")
+    for paper in citation["references"]:
+        (identifier,) = (one["value"].removeprefix("arXiv:") for one in paper["identifiers"])
+        assert paper["url"] == f"https://arxiv.org/abs/{identifier}" and paper["title"] and paper["authors"]
+        assert f"arXiv {identifier}" in PROSE["mmlib/README.md"]
+
+
+def examples(where: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PROSE[where], re.S)
+
+
+def shortened(example: str, *replaced: tuple[str, str]) -> str:
+    for text, shorter in replaced:
+        assert example.count(text) == 1, text
+        example = example.replace(text, shorter)
+    return example
+
+
+def test_the_readme_reads_own_data_in_ten_lines(capsys):
+    (example,) = examples("README.md")
+    assert len(list(filter(None, example.splitlines()))) <= 10
+    exec(example, {})
     assert "'target accuracy'" in capsys.readouterr().out
 
 
 def test_the_readme_reads_a_benchmark(monkeypatch, capsys):
     """On the stand-in: the clips themselves are not here."""
     monkeypatch.setattr("mmlib.data.load", lambda name, **dials: stand_in.load_or_stand_in(name, "stand-in", **dials))
-    exec(readme_examples()[1], {})
+    (example,) = examples("data_scripts/README.md")
+    exec(example, {})
     assert "STAND-IN of synthetic clips, NOT CREMA-D, protocol actors (fold 0 of 5)" in capsys.readouterr().out
 
 
 def test_the_readme_makes_a_table(capsys, av_digits_prepared):
     """Shortened: fewer pairs, one epoch, two seeds."""
-    example = readme_examples()[2]
-    for text, shorter in (
-        ('"av_digits"', '"av_digits", pairs=200'),
-        ("epochs=12", "epochs=1"),
-        ("range(5)", "range(2)"),
-    ):
-        assert example.count(text) == 1
-        example = example.replace(text, shorter)
-    exec(example, {})
+    replaced = ('"av_digits"', '"av_digits", pairs=200'), ("epochs=12", "epochs=1"), ("range(5)", "range(2)")
+    exec(shortened(examples("mmlib/README.md")[0], *replaced), {})
     counts, *lines = capsys.readouterr().out.splitlines()
     trained, loaded = map(int, re.fullmatch(r"(\d+) runs trained, (\d+) loaded from the cache", counts).groups())
     assert trained + loaded == 24, "loaded where these tests have run before"
     assert [line.split("  ")[0] for line in lines] == ["erm", "ema", "ema + multi-loss", "mbcd"]
+
+
+def test_the_readme_trains_a_method_of_ones_own(capsys, monkeypatch):
+    """Shortened: few samples, one epoch."""
+    monkeypatch.setattr(methods, "METHODS", methods.METHODS.copy())
+    replaced = ('"spoken_digits"', '"spoken_digits", samples_per_class=5'), ("epochs=6", "epochs=1")
+    exec(shortened(examples("mmlib/README.md")[1], *replaced), {})
+    assert "'target accuracy'" in capsys.readouterr().out

@@ -110,7 +110,7 @@ class GMMAdaptive(GapMixture):
 
     * `release` ρ exempts the weak modality from its own cross-entropy, which would keep pulling at a sample that it
       cannot solve. That pays where the signal is wrong. Where it is merely noisy, and test samples are noisy as well,
-      it can leave a slow modality under-trained (README): choose it by validation accuracy, as `GRIDS` does.
+      it can leave a slow modality under-trained: choose it by validation accuracy, as `GRIDS` does.
     * `trust` ν weighs each sample's cross-entropies by w_i ∝ (max_k p_k,i)^ν, averaged scores, mean 1 over the training
       set: a small gap is not a good sign where both modalities are wrong. A sample that no modality can explain counts
       less.
