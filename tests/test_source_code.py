@@ -57,7 +57,7 @@ def test_what_does_not_run_changes_nothing(package):
         ("training/loop.py", "# the loss breaks ties", "# and the loss breaks ties"),
         ("models/encoders.py", "(self, signals: Tensor) -> Tensor:", "(self, signals: Tensor,) -> Tensor:"),
         ("methods/__init__.py", '"erm": Variant(ERM),', '"erm": Variant(ERM, None, {}),'),
-        ("notebook/plots.py", "import io", "import io\nimport wave"),
+        ("notebook/picture.py", "import io", "import io\nimport wave"),
         ("batch/suites.py", "import json", "import json\nimport wave"),
     ):  # fmt: skip
         assert changed_by(package, file, old, new) == set(), file

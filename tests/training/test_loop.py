@@ -150,12 +150,12 @@ def test_a_crash_while_saving_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     saved = torch.save
     calls = []
 
-    def save(state, path):
+    def save(state, file):
         calls.append(1)
         if len(calls) == 3:
-            path.write_bytes(b"half")
+            file.write(b"half")
             raise KeyboardInterrupt
-        saved(state, path)
+        saved(state, file)
 
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(KeyboardInterrupt):
