@@ -96,7 +96,7 @@ class GMMAdaptive(GapMixture):
     L_i = w_i [CE(z̃_mm,i) + Σ_k (1 − ρ q_i [k weak]) CE_k,i] + λ_gap (1 + κ q_i) G_i + λ_shift q_i S_i     q_i constant
 
     The weak modality of a sample is the one with the lowest score of the true class. The paper's four properties, each
-    with its own switch (0 turns it off); the forms are this kit's reading, because the paper's are not public to us.
+    with its own switch (0 turns it off); the forms are this kit's reading of the paper's abstracts.
     [kit]
 
     * `fusion` η gives balanced samples priority in fusion: in z̃_mm the weak modality is dropped with probability η q_i.

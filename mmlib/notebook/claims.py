@@ -30,6 +30,9 @@ class Claim:
     verdict: str  # one of MARKS
     estimate: Estimate | None = None  # where the measurement is one: other runs' seeds can be pooled with it
 
+    def __repr__(self) -> str:  # what a cell that ends in a claim shows
+        return f"{MARKS[self.verdict]} {self.statement}: {self.measured}"
+
 
 class Record:
     """Collects a notebook's claims. Shown as the last value of a cell, it is a table to read and JSON for the batch."""
@@ -76,9 +79,8 @@ class Record:
         return {"title": self.title, "claims": claims, "runs": self.runs, "environment": environment()}
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        lines = [f"{MARKS[claim.verdict]} {claim.statement}: {claim.measured}" for claim in self.claims]
         return {
-            "text/plain": "\n".join(lines) or "No claims.",
+            "text/plain": "\n".join(map(repr, self.claims)) or "No claims.",
             "text/html": claims_html([asdict(claim) for claim in self.claims]),
             MIME_TYPE: self.as_json(),
         }

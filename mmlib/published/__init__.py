@@ -19,7 +19,7 @@ __all__ = [
 
 def gmm_headlines() -> pd.DataFrame:
     """The accuracies in percent that the abstracts of the modality-gap paper (arXiv 2510.21797) state, by version and
-    data set; the paper's tables are not public to us."""
+    data set; we do not know the paper's tables."""
     return _read("gmm_headline.csv")
 
 

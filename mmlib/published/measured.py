@@ -275,7 +275,7 @@ def _papers() -> Iterator[str]:
     parts = mbcd_table(4, transfer="average").assign(on=lambda of: of["benchmark"] + ", " + of["modalities"])
     yield "MBCD, Table 4: its components."
     yield _pivoted(parts)
-    yield "arXiv 2510.21797: the abstracts' accuracies, by version. The paper's tables are not public to us."
+    yield "arXiv 2510.21797: the abstracts' accuracies, by version. We do not know the paper's tables."
     yield _pivoted(gmm_headlines().rename(columns={"version": "method", "dataset": "on"}))
 
 
