@@ -156,8 +156,8 @@ def _cache(options: argparse.Namespace) -> int:
     from mmlib.batch import kept
 
     if options.keep_days is not None:
-        if options.keep_days < 0:
-            print("Nothing was removed: --keep-days must be at least 0.", file=sys.stderr)
+        if options.keep_days < 1:  # what is younger may be in use, or half written
+            print("Nothing was removed: --keep-days must be at least 1.", file=sys.stderr)
             return BAD
         try:
             print(kept.remove(options.keep_days))

@@ -14,7 +14,7 @@ _KINDS: dict[str, Callable[[Path], bool]] = {
     "checkpoints": lambda path: path.match("runs/*.checkpoint*.pt"),
     "trained runs": lambda path: path.match("runs/*.pt"),
     "activations of frozen trunks": lambda path: path.match("activations/*.npy"),
-    "generated data": lambda path: (len(path.parts) == 1 and path.match("*-*.*")) or path.name == "handwriting.npz",
+    "generated data": lambda path: any(map(path.match, ("handwriting.npz", "speech-*.npz", "speed-*.json"))),
     "stand-ins and downloads": lambda path: path.parts[0] in ("stand_in", "downloads"),
     "prepared data": lambda path: True,
 }

@@ -227,7 +227,8 @@ def _scores(trainings: pd.DataFrame) -> ScoreTable | None:
     """Accuracy in the unseen domain, or on the test part, per method: paper, measured, difference."""
     if not {"method", "seed", "target accuracy"} <= set(trainings):
         return None
-    trainings = trainings.dropna(subset="target accuracy")
+    broken = trainings["diverged"].fillna("").ne("") if "diverged" in trainings else False
+    trainings = trainings[trainings["target accuracy"].notna() | broken]
     if trainings.empty:
         return None
     names = ("method", "modalities", "source", "target", "settings")
@@ -235,7 +236,13 @@ def _scores(trainings: pd.DataFrame) -> ScoreTable | None:
     printed = "paper" in trainings and trainings["paper"].notna().any()
     rows = []
     for values, group in trainings.groupby(which, sort=False, dropna=False):
-        value = estimate(100 * group.drop_duplicates("seed")["target accuracy"])
+        accuracies = 100 * group.drop_duplicates("seed")["target accuracy"].astype(float)
+        if accuracies.isna().all():
+            rows.append(
+                ([str(label) for label in values], [f"— ({len(accuracies)} diverged)", "0", *["—", "—"] * printed])
+            )
+            continue
+        value = estimate(accuracies)
         numbers = [f"{value:.1f}", str(value.count)]
         if printed:
             paper = group["paper"].iloc[0]

@@ -113,25 +113,43 @@ def owned(path: Path) -> Iterator[None]:
 def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays under this name in the cache, made first where they are not there yet or are damaged. Where they
     cannot be kept, a line says so, and they are made all the same."""
-    path, made = cache_directory() / f"{name}.npz", {}
+    path, made, begun = cache_directory() / f"{name}.npz", {}, False
+
+    def cannot_be_kept(error: OSError) -> None:
+        print(f"{path} cannot be kept ({error}): it is made for this time only.")
 
     def make_and_keep() -> None:
+        nonlocal begun
+        begun = True
         made.update(make())
-        save_arrays(path, made)
+        try:
+            save_arrays(path, made)
+        except OSError as error:
+            cannot_be_kept(error)
 
+    if path.exists():
+        try:
+            arrays = load_arrays(path)
+            used(path)
+            return arrays
+        except ValueError as error:
+            print(f"{set_aside(path, error.__cause__)}: it is made again.")
+        if path.exists():  # and cannot be read just now
+            return make()
     try:
-        if path.exists():
-            try:
-                return load_arrays(path)
-            except ValueError as error:
-                print(f"{set_aside(path, error.__cause__)}: it is made again.")
-            if path.exists():  # and cannot be read just now
-                return make()
         make_once(path, make_and_keep)
-        return made or load_arrays(path)
     except OSError as error:
-        print(f"{path} cannot be kept ({error}): it is made for this time only.")
-        return made or make()
+        if begun:  # then it is about what was to be made
+            raise
+        cannot_be_kept(error)
+        return make()
+    return made or load_arrays(path)
+
+
+def used(path: Path) -> None:
+    """The file's time becomes that of its last use, where that may be written."""
+    with contextlib.suppress(OSError):
+        path.touch()
 
 
 def set_aside(path: Path, error: BaseException | None) -> str:

@@ -332,9 +332,9 @@ def _input_tensor(name: str, array: np.ndarray | Tensor, count: int) -> Tensor:
     if tensor[0].numel() == 0:
         raise ValueError(f"Modality {name!r} has shape {tuple(tensor.shape)}: its samples are empty.")
     if tensor.is_floating_point():
-        low, high = tensor.aminmax()  # much faster than to look at every value, and NaN where one is
+        low, high = map(float, tensor.aminmax())  # much faster than to look at every value, and NaN where one is
         if not (low >= -_LARGEST and high <= _LARGEST):
-            sample = int((~(tensor.abs() <= _LARGEST)).flatten(1).any(1).nonzero()[0])
+            sample = int((~(tensor.double().abs() <= _LARGEST)).flatten(1).any(1).nonzero()[0])
             raise ValueError(
                 f"Modality {name!r} has NaN, infinite values or values beyond ±{_LARGEST:g}, first in sample {sample}: "
                 "repair, rescale or leave out such samples."

@@ -30,6 +30,7 @@ _POSSIBLE = {  # what an axis is about, by a word of its label → where such va
     **dict.fromkeys(("accuracy", "AUC", "probability", "confidence", "share", "score", "gap", "weight"), (0.0, 1.0)),
     **dict.fromkeys(("loss", "KL"), (0.0, np.inf)),
 }
+_CHANGES = ("gain", "difference", "minus", "points")  # of which either sign is possible
 _HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--")
 _STYLE = {
     "axes.spines.top": False,
@@ -123,17 +124,20 @@ def _interval(values: pd.Series) -> tuple[float, float]:
 def _limits(label: str, means: Sequence[float], low: float, high: float) -> tuple[float, float]:
     """An axis from `low` to `high`, cut where what its label says ends. Where a mean lies beyond, the label is about
     something else, and nothing is cut."""
-    ends = next((ends for word, ends in _POSSIBLE.items() if word in label), (-np.inf, np.inf))
+    changes = any(word in label for word in _CHANGES)
+    ends = next((ends for word, ends in _POSSIBLE.items() if word in label and not changes), (-np.inf, np.inf))
     within = ends[0] <= min(means) and max(means) <= ends[1]
     return (max(low, ends[0]), min(high, ends[1])) if within else (low, high)
 
 
 def curves(lines: Mapping[str, pd.DataFrame], x_label: str, y_label: str, title: str = "") -> Figure:
-    """Lines with 95 % intervals: each frame has x as its index and one column per independent run.
+    """Lines with 95 % intervals: each frame has x as its index and one column per independent run. A run without any
+    value, one that diverged, is left out.
 
     One or two lines have bands. Of more lines, bands would cover each other: these have whiskers, side by side. Two
     runs are drawn themselves, as thin lines.
     """
+    lines = {label: frame.dropna(axis="columns", how="all") for label, frame in lines.items()}
     data = pd.concat({label: frame.melt(ignore_index=False) for label, frame in lines.items()}, names=["line", "x"])
     for label, x in data.index[data["value"].isna()]:
         raise ValueError(f"Every run of a curve needs a value at every x; {label!r} has none at {x}.")
@@ -185,25 +189,33 @@ def marked_curve(values: pd.Series, at: float, x_label: str, y_label: str, title
         return figure
 
 
+def _counted(row: str, values: pd.Series) -> str:
+    missing = int(values.isna().sum())
+    return f"{row} ({missing} left out)" if missing else row
+
+
 def _panels(
     groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, title: str
 ) -> tuple[Figure, list[tuple[Axes, Mapping[str, pd.Series]]]]:
-    """A panel for each group, one above the other, as high as it has rows."""
+    """A panel for each group, one above the other, as high as it has rows. Runs without a value are left out, and the
+    row says how many."""
     for group, rows in groups.items():
         for row, values in rows.items():
-            if not len(values) or values.isna().any():
-                raise ValueError(f"{row!r} ({group}) needs a value for every run, of the same seeds on both sides.")
+            if not values.notna().any():
+                raise ValueError(f"{row!r} ({group}) needs the value of a run, of the same seeds on both sides.")
     heights = [len(rows) for rows in groups.values()]
     size = (_WIDTH, 0.42 * sum(heights) + 0.5 * len(groups) + 1)
     figure, axes = plt.subplots(len(groups), figsize=size, sharex=True, height_ratios=heights, squeeze=False)
     for axis, (group, rows) in zip(axes[:, 0], groups.items(), strict=True):
         axis.set_title(group, loc="left")
-        axis.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+        labels = [_counted(row, values) for row, values in rows.items()]
+        axis.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.5, -0.5))
         axis.tick_params(axis="y", length=0)
     axis.xaxis.set_major_locator(MaxNLocator(5))  # long names of rows leave little room
     axis.set_xlabel(x_label)
     figure.suptitle(title)
-    return figure, list(zip(axes[:, 0], groups.values(), strict=True))
+    there = [{row: values.dropna() for row, values in rows.items()} for rows in groups.values()]
+    return figure, list(zip(axes[:, 0], there, strict=True))
 
 
 def differences(groups: Mapping[str, Mapping[str, pd.Series]], x_label: str, title: str = "") -> Figure:

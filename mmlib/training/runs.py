@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import cache_directory, set_aside
+from mmlib.data.cache import cache_directory, set_aside, used
 from mmlib.data.splits import Splits
 from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
@@ -205,14 +205,14 @@ def _loaded(run: Run, path: Path, splits: Splits, architecture: Architecture, by
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["diverged"]:
+            used(path)
             return Trained.without_result(run, state["diverged"], loaded=True)
         for part, name in ((network, "network"), (predictor, "predictor")):
             part.load_state_dict(part.state_dict() | state[name])
         history = History(**state["history"])
         if by_epoch and WEIGHTS not in history.tensors and may_be_kept(network, len(history.rows)):
             return None
-        with contextlib.suppress(OSError):
-            path.touch()
+        used(path)
         return Trained(run, predictor, network, history, state["scores"], loaded=True)
     except MemoryError:
         raise

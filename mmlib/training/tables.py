@@ -39,7 +39,9 @@ def tune(
     table["settings"] = [run.settings for run in runs]
     for target, tried in table.groupby("target", sort=False):
         if tried.groupby("settings")["diverged"].any().all():
-            raise Diverged(f"{method} diverged with every setting for {target!r}. {tried['diverged'].iloc[0]}")
+            raise Diverged(
+                f"{method} diverged with every setting for {target!r}. {next(filter(None, tried['diverged']))}"
+            )
     broken = table.groupby(["target", "settings"])["diverged"].transform("any")
     groups = table[~broken].groupby(["target", "settings"], sort=False)
     means = groups[["validation accuracy", "validation loss"]].mean()

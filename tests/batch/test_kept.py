@@ -16,7 +16,14 @@ def cached(tmp_path, monkeypatch):
     made_here = ["runs/1a.pt", "runs/1a.checkpoint.pt", "runs/1a.checkpoint-by-epoch.pt", "runs/.1a.pt.xy.part"]
     made_here += ["runs/2b.pt.damaged", "activations/3c.npy", "speech-4d.npz", "speed-me-2-2.11.0.json"]
     made_here += ["handwriting.npz"]
-    stay = ["av_digits.npz", "hac/video.npy", "hac/manifest.csv", "stand_in/hac/video.npy", "downloads/hac/part-1.zip"]
+    stay = [
+        "hac-report.csv",
+        "av_digits.npz",
+        "hac/video.npy",
+        "hac/manifest.csv",
+        "stand_in/hac/video.npy",
+        "downloads/hac/part-1.zip",
+    ]
     for name in (*made_here, *stay, "runs/.1a.lock"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(bytes(10**6))
@@ -35,7 +42,7 @@ def test_sizes_are_shown_by_kind_and_age(cached, capsys):
     found = rows(capsys.readouterr().out)
     assert found["trained runs"] == ["1", "1.0", "1.0", "0.0", "0.0"]
     assert found["checkpoints"] == ["2", "2.0", "0.0", "0.0", "2.0"]
-    assert [found[kind][0] for kind in ("generated data", "prepared data")] == ["3", "3"]
+    assert [found[kind][0] for kind in ("generated data", "prepared data")] == ["3", "4"]
     assert [found[kind][0] for kind in ("damaged or half written", "stand-ins and downloads")] == ["2", "2"]
     assert found["activations of frozen trunks"][0] == "1"
 
@@ -48,7 +55,7 @@ def test_what_nobody_used_is_removed_and_what_was_prepared_stays(cached, capsys)
     assert f"{len(made_here) - 1} files, {len(made_here) - 1}.0 MB, were not used" in capsys.readouterr().out
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert left == {made_here[0], *stay, "runs/.1a.lock"}
-    assert main(["cache", "--keep-days", "-1"]) == 2
+    assert main(["cache", "--keep-days", "0"]) == 2
 
 
 def test_a_run_that_is_loaded_is_used(tmp_path, toy_splits, monkeypatch, capsys):

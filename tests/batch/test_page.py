@@ -124,6 +124,17 @@ def test_a_claim_that_one_run_could_not_measure_is_not_measured(folder, tmp_path
     assert "+nan ± 0.100" in page
 
 
+def test_a_run_that_diverged_is_left_out_visibly(folder, tmp_path):
+    rows = [
+        {"method": method, "seed": seed, "target accuracy": math.nan if why else 0.5, "diverged": why}
+        for method, diverged in (("erm", (1,)), ("mbcd", (0, 1, 2)))
+        for seed in range(3)
+        for why in ["in epoch 1" if seed in diverged else ""]
+    ]
+    scores = report._scores(pd.DataFrame(rows))
+    assert [numbers for _, numbers in scores.rows] == [["50.0 ± 0.0 (1 left out)", "2"], ["— (3 diverged)", "0"]]
+
+
 SPOILT = {
     "estimate": lambda record: record["claims"][0].update(estimate={"mean": "nan", "half_width": 0.1, "count": 2}),
     "verdict": lambda record: record["claims"][1].update(verdict="perhaps"),

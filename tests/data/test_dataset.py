@@ -36,6 +36,7 @@ def test_from_arrays_accepts_numpy_and_names_everything():
             for name in ("half", "fused")
         ),
         ({"inputs": {"x": np.ones((4, 0, 2))}}, ValueError, "'x' has shape .*: its samples are empty"),
+        ({"inputs": {"x": np.array([[1], [2], [3], [np.inf]], "float16")}}, ValueError, "infinite values.*sample 3"),
         ({"labels": [0, 1, -1, 0]}, ValueError, "labels has the value -1"),
         ({"labels": [0.5, 1, 1, 0]}, TypeError, "labels must be integers"),
         ({"labels": [[0, 1], [1, 0]]}, ValueError, "one-dimensional"),

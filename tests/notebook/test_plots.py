@@ -83,10 +83,19 @@ def test_differences_show_mean_interval_and_every_seed_against_zero():
 
 
 @pytest.mark.parametrize("draw", [plots.differences, plots.bars])
-def test_other_seeds_on_the_two_sides_are_not_drawn(draw):
+def test_what_has_no_value_is_left_out_and_the_row_says_so(draw):
+    """A run that diverged, or a seed that only one side has."""
     unpaired = SEEDS - SEEDS.iloc[1:]
-    with pytest.raises(ValueError, match=r"'a − b' \(known\) needs a value for every run"):
-        draw({"known": {"a − b": unpaired}}, "x")
+    (axis,) = draw({"known": {"a − b": unpaired, "a": SEEDS}}, "x").axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a − b (1 left out)", "a"]
+    with pytest.raises(ValueError, match=r"'a − b' \(known\) needs the value of a run"):
+        draw({"known": {"a − b": SEEDS.mask(SEEDS.notna())}}, "x")
+
+
+def test_a_run_without_any_value_is_no_run_of_a_curve():
+    broken = FRAME.assign(diverged=np.nan)
+    drawn, whole = (plots.curves({"line": frame}, "x", "y").axes[0].lines[0] for frame in (broken, FRAME))
+    assert drawn.get_ydata() == pytest.approx(whole.get_ydata())
 
 
 def test_what_few_bars_tower_above_is_enlarged():
@@ -117,6 +126,11 @@ def test_no_axis_goes_beyond_what_is_possible(label, frame, ends, lines):
     assert ends[0] <= low < high <= ends[1]
     low, high = plots.curves(named, "epoch", "something else").axes[0].get_ylim()
     assert low < ends[0] or high > ends[1], "as it would be otherwise"
+
+
+def test_a_difference_may_have_either_sign():
+    low, _ = plots.curves({"line": HIGH - 0.8}, "epoch", "difference in accuracy").axes[0].get_ylim()
+    assert low < 0
 
 
 def test_no_bar_goes_beyond_what_is_possible_and_none_is_cut():
