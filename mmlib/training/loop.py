@@ -128,7 +128,7 @@ def fit(
     train, validation = train.resident(device), validation.resident(device)
     watched = {name: dataset.resident(device) for name, dataset in (monitors or {}).items()}
     method.to(device)
-    optimiser = optimiser_of(method, config, device)
+    optimiser = optimiser_of(method, config)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(config.decay_epochs), config.decay_factor)
     steps_per_epoch = max(1, math.ceil((len(train) - 1) / config.batch_size))  # a single sample is no last batch
     method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
@@ -264,7 +264,7 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
             backend.allow_tf32 = value
 
 
-def optimiser_of(method: Method, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+def optimiser_of(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser for everything that a method trains."""
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}

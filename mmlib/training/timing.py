@@ -22,7 +22,7 @@ def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Calla
     device = config.torch_device
     method.to(device).train()
     method.on_train_start(1000, 100)
-    optimiser, batch = optimiser_of(method, config, device), move(batch, device)
+    optimiser, batch = optimiser_of(method, config), move(batch, device)
     step = partial(update, method, optimiser=optimiser, config=config)
     if config.capture and method.static:
         step = CapturedStep(step)

@@ -207,6 +207,15 @@ def test_what_is_made_is_made_again_where_it_is_damaged_or_cannot_be_kept(tmp_pa
     count, said = arrays()
     assert count == 4 and "it is made for this time only" in said
 
+    def cannot():
+        made.append(1)
+        raise FileNotFoundError("no voices")
+
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no voices"):
+        cached_arrays("b", cannot)
+    assert len(made) == 5 and not capsys.readouterr().out, "not for lack of a place"
+
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

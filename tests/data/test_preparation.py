@@ -1,5 +1,6 @@
 """From published files to batches, on stand-ins in every official layout and on three real clips of CREMA-D."""
 
+import json
 import os
 import platform
 import shutil
@@ -352,6 +353,19 @@ class TestReading:
         assert batch.inputs["audio"].shape[:2] == (4, 1) and batch.inputs["image"].shape == (4, 3, 2, 28, 28)
         raw = next(splits.train.batches(4, stored=True))
         assert raw.inputs["image"].dtype == torch.uint8 and raw.inputs["audio"].dtype == torch.int16
+
+    def test_what_was_prepared_when_clips_were_read_otherwise_is_refused(self, tmp_path, root):
+        stand_in.write("cremad", tmp_path / "source")
+        assert main(["data", "cremad", "--source", str(tmp_path / "source")]) == 0
+        path = root / "cremad" / "prepared.json"
+        about = json.loads(path.read_text())
+        del about["parameters"]["read"]
+        path.write_text(json.dumps(about))
+        assert load("cremad", frames=2).is_stand_in  # whose clips are plain, however they are read
+        about["parameters"]["stand_in"] = False
+        path.write_text(json.dumps(about))
+        with pytest.raises(MissingData, match=r"read otherwise.*Prepare it again: `python -m mmlib data cremad"):
+            load("cremad", frames=2)
 
     def test_an_epoch_reads_nothing_but_the_memory_map(self, splits, monkeypatch):
         def refuse(*arguments, **options):

@@ -309,7 +309,7 @@ def test_a_captured_step_stands_for_all_of_its_size_in_an_epoch(name, monkeypatc
     monkeypatch.setattr(CapturedStep, "_eager", lambda self, batch: self.step(batch))
     object.__setattr__(config, "capture", True)  # which is refused without a GPU
     optimiser_of = loop.optimiser_of
-    monkeypatch.setattr(loop, "optimiser_of", lambda method, _, device: optimiser_of(method, CONFIG, device))
+    monkeypatch.setattr(loop, "optimiser_of", lambda method, _: optimiser_of(method, CONFIG))
     found = train(stood_for, config, data=data)
     assert replayed == [32, 32] * 3, "of 32, 32, 32, 32, 32 and 30, after three ordinary ones in each epoch"
     without_time = [[row | {"seconds": 0} for row in history.rows] for history in (found, expected)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmlib.checks import check
-from mmlib.data.cache import source_hash
+from mmlib.data.cache import MissingData, source_hash
 from mmlib.data.clips.media import MOST_LOST, every_second, read_media
 from mmlib.data.clips.preparation import Clip, Recipe
 from mmlib.data.dataset import MultimodalDataset
@@ -24,6 +24,7 @@ from mmlib.data.transforms import Augmentation
 from mmlib.seeding import torch_generator
 
 STAND_IN = "STAND-IN.txt"  # lies in a folder of synthetic clips that only have a data set's layout
+_READ = "as players show it, on one clock"  # how clips are read; what was prepared otherwise is another data set
 _VIDEOS = (".mp4", ".webm", ".mkv", ".avi", ".flv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp")
 HELD_OUT, FOLDS = "held out", "folds"
 FrontEnd = Callable[[Tensor], Tensor]  # raw signals → inputs
@@ -102,7 +103,7 @@ class Benchmark:
             "frame_size": list(size),
             "seconds": seconds,
             "most_lost": most_lost,
-            "read": "as players show it, on one clock",  # caches from before that were read otherwise
+            "read": _READ,
         }
         return Recipe(
             name or self.folder,
@@ -135,6 +136,11 @@ class Benchmark:
         modalities = self.default_modalities if modalities is None else modalities
         self._check_dials(protocol, fold, frames, modalities)
         prepared = open_prepared(folder or self.folder)
+        if prepared.parameters.get("read") != _READ and not prepared.parameters["stand_in"]:
+            raise MissingData(
+                f"{prepared.folder} was prepared when clips were read otherwise, some of them late, turned or cut "
+                f"elsewhere. Prepare it again: `python -m mmlib data {self.folder} --source DIR`."
+            )
         crops = {name: self.front_ends[name] for name in self.frames}
         crops = {name: replace(crop, size=size, window=frames or crop.window) for name, crop in crops.items()}
         augmentations = {**self.augmentations, **{name: crop.random for name, crop in crops.items()}}
