@@ -1,6 +1,7 @@
 """The kit's own results: a row per training in `mmlib/published/measured.csv`, and the page made of nothing else."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,12 +239,18 @@ def _two_readings(ours: str, rows: pd.DataFrame) -> str:
     return "\n\n".join([_markdown(["method", *head], table), *sentences])
 
 
+_DIGITS = re.compile(r"\d+\.\d{4,}")  # of settings that were drawn
+
+
 def _settings(rows: pd.DataFrame) -> str:
     """What was chosen for each method, by target."""
     lines = ["<details><summary>Settings</summary>", ""]
     for name, of_method in rows.groupby("method", sort=False):
         pairs = dict.fromkeys(zip(of_method["target"], of_method["settings"], strict=True))
-        chosen = [f"→ {target}: {used or 'defaults'}" if target else used or "defaults" for target, used in pairs]
+        pairs = [
+            (target, _DIGITS.sub(lambda found: f"{float(found[0]):.3g}", used) or "defaults") for target, used in pairs
+        ]
+        chosen = [f"→ {target}: {used}" if target else used for target, used in pairs]
         lines.append(f"- {_name(name)}: {'; '.join(chosen)}")
     return "\n".join([*lines, "", "</details>"])
 
