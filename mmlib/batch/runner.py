@@ -32,6 +32,7 @@ _KINDS = {
     "MemoryError": "memory",
     "OutOfMemoryError": "memory",
     "BadParameter": "parameter",
+    "Diverged": "diverged",
 }
 
 

@@ -113,21 +113,30 @@ def where(trained: Sequence[Trained], method: str, *modalities: str) -> list[Tra
 
 
 def per_seed(trained: Sequence[Trained], measure: Callable[[Trained], float]) -> pd.Series:
-    """A measurement of each run, by seed: ready for `estimate` and `paired_difference`. NaN where the run diverged."""
+    """A measurement of each run, by seed: ready for `estimate` and `paired_difference`. NaN where the run diverged;
+    raises Diverged where all of them did."""
+    _require_one(trained)
     measured = {result.run.seed: math.nan if result.diverged else measure(result) for result in trained}
     return pd.Series(measured).rename_axis("seed")
 
 
 def histories(trained: Sequence[Trained], column: str) -> pd.DataFrame:
     """A column of the runs' histories: epochs as rows, seeds as columns, ready for `plots.curves`. NaN where the run
-    diverged."""
+    diverged; raises Diverged where all of them did."""
+    _require_one(trained)
     finished = {r.run.seed: r.history.frame()[column] for r in trained if not r.diverged}
     return pd.DataFrame(finished).reindex(columns=[result.run.seed for result in trained])
 
 
 def by_epoch(trained: Sequence[Trained], measure: Callable[[MultimodalClassifier], float]) -> pd.DataFrame:
     """A measurement of each run's network after each epoch: epochs as rows, seeds as columns, like `histories`. Raises
-    like `Trained.networks`."""
+    like `Trained.networks`, and Diverged where all of them did."""
+    _require_one(trained)
     measured = {r.run.seed: math.nan if r.diverged else [measure(one) for one in r.networks()] for r in trained}
     epochs = max(len(result.history.rows) for result in trained)
     return pd.DataFrame(measured, index=pd.RangeIndex(1, epochs + 1, name="epoch"))
+
+
+def _require_one(trained: Sequence[Trained]) -> None:
+    if trained and all(result.diverged for result in trained):
+        raise Diverged(f"None of {len(trained)} runs has a result. {trained[0].diverged}")

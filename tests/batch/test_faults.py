@@ -22,6 +22,7 @@ from mmlib.batch.execution import OWNER, Limits
 from mmlib.batch.processes import MARK, kill_marked, marked
 from mmlib.data import MissingData
 from mmlib.notebook.parameters import BadParameter
+from mmlib.training import Diverged
 
 FAULTS = {
     # name: (code, status, part of the error, part of what the cell said)
@@ -38,6 +39,7 @@ FAULTS = {
         "from mmlib.notebook.parameters import BadParameter\nraise BadParameter('rate must be even')",
         "parameter", "rate must be even", "BadParameter",
     ),
+    "15_diverged": ("raise type('Diverged', (Exception,), {})('in epoch 1')", "diverged", "in epoch 1", "Diverged"),
     "08_syntax": ("for", "error", "SyntaxError", "SyntaxError"),
     "09_cell_timeout": (
         "import sys, time\nprint('so far', file=sys.stderr)\ntime.sleep(600)", "timeout", "longer than 6 s", "so far",
@@ -54,7 +56,7 @@ FAULTS = {
 
 
 # An exception by any name comes out of a kernel as one of them does: these need none.
-PLAIN = ("02_data", "03_file", "04_import", "05_memory", "07_parameter")
+PLAIN = ("02_data", "03_file", "04_import", "05_memory", "07_parameter", "15_diverged")
 
 
 def test_each_fault_of_a_notebook_is_named_and_the_batch_continues(kit, capsys):
@@ -62,7 +64,7 @@ def test_each_fault_of_a_notebook_is_named_and_the_batch_continues(kit, capsys):
 
 
 def test_an_exception_is_named_by_what_it_means(kit, capsys, without_jupyter):
-    assert MissingData.__name__ in runner._KINDS and BadParameter.__name__ in runner._KINDS
+    assert {one.__name__ for one in (MissingData, BadParameter, Diverged)} <= runner._KINDS.keys()
     each_is_named(kit, capsys, PLAIN)
 
 

@@ -256,6 +256,12 @@ class TestDiverged:
             with pytest.raises(Diverged, match="ERM diverged in epoch 1"):
                 use()
 
+    def test_where_all_diverged_nothing_is_measured(self, toy_splits):
+        _, broken, _ = train_runs(self.RUNS, toy_splits, CONFIG, jobs=1)
+        for read in (lambda: histories([broken], "train loss"), lambda: per_seed([broken], lambda run: 1.0)):
+            with pytest.raises(Diverged, match=r"None of 1 runs has a result\. ERM diverged in epoch 1"):
+                read()
+
     def test_settings_with_which_a_run_diverges_are_not_chosen(self, toy_splits, monkeypatch):
         both, fine = ("left", "right"), (("learning_rate", 1e-5),)
         with monkeypatch.context() as patched:
