@@ -147,7 +147,7 @@ def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[
 
 
 def used(path: Path) -> None:
-    """The file's time becomes that of its last use, where that may be written."""
+    """The file's time becomes that of its last use, by which a cache is cleared, where that may be written."""
     with contextlib.suppress(OSError):
         path.touch()
 

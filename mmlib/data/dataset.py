@@ -311,12 +311,12 @@ def _integer_vector(name: str, values: np.ndarray | Tensor | Sequence[int]) -> T
 
 
 # What methods call the parts of their losses, beside those of the modalities.
-_PARTS = ("fused", "contrast", "translation", "distance", "classes", "entropy", "jigsaw", "norms", "distillation")
-_PARTS += ("alignment", "gap", "shift")
+LOSSES = ("fused", "contrast", "translation", "distance", "classes", "entropy", "jigsaw", "norms", "distillation")
+LOSSES += ("alignment", "gap", "shift")
 
 
 def _check_name(name: str) -> None:
-    if not name or "." in name or name in _PARTS or hasattr(torch.nn.ModuleDict, name):
+    if not name or "." in name or name in LOSSES or hasattr(torch.nn.ModuleDict, name):
         raise ValueError(f"A modality cannot be called {name!r}: networks and losses have other uses for this name.")
 
 

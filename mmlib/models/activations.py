@@ -1,6 +1,5 @@
 """Activations of frozen trunks, computed once per clip and kept on disk: training then starts at the last stage."""
 
-import contextlib
 import hashlib
 import os
 from dataclasses import replace
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path, cache_directory, make_once, set_aside
+from mmlib.data.cache import atomic_path, cache_directory, make_once, set_aside, used
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.splits import Splits
 from mmlib.data.stored import StoredRows
@@ -86,8 +85,7 @@ def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.devi
         print(f"{set_aside(path, error)}: it is made again.")
         make_once(path, make)
         array = np.load(path, mmap_mode="c")
-    with contextlib.suppress(OSError):
-        path.touch()  # its last use, by which a cache is cleared
+    used(path)
     return StoredRows(torch.from_numpy(array), rows, content)
 
 

@@ -150,11 +150,15 @@ chooses on the first of the seeds that it reports. So there a method with more d
 averages' decay is drawn anew, and a method keeps a learning rate that may not suit it."""
 
 
+def _degraded(chosen: Mapping[str, Any]) -> str:
+    """The data, and what is wrong with how much of it."""
+    condition = _CONDITIONS[chosen["degradation"], chosen.get("degraded_in", "train")]
+    return f"{_DATA[chosen['dataset']]}, {100 * chosen['share']:.0f} % of each modality {condition}"
+
+
 def _warm_up_rule(chosen: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[str]:
     """Where it stops, against the best epoch, which only the truth knows, and against training to the end."""
-    share = f"{100 * chosen['share']:.0f} % of each modality"
-    condition = _CONDITIONS[chosen["degradation"], "train"]
-    yield f"## The warm-up rule on {_DATA[chosen['dataset']]}, {share} {condition} ({chosen['epochs']} epochs)"
+    yield f"## The warm-up rule on {_degraded(chosen)} ({chosen['epochs']} epochs)"
     yield "How well relative gaps find what is bad, as the area under the ROC curve (AUC), where the rule stops."
     there, best, last = (rows.set_index("seed")[name].astype(float) for name in ("AUC there", "best AUC", "last AUC"))
     over_last = paired_difference(there, last)
@@ -167,10 +171,8 @@ def _warm_up_rule(chosen: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[str
 
 def _gap(chosen: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[str]:
     """GMM-adaptive against its rivals under one condition, and its ablation."""
-    condition = _CONDITIONS[chosen["degradation"], chosen["degraded_in"]]
     tuned = _TUNING["grid" if chosen["tuned"] else "none"]
-    share = f"{100 * chosen['share']:.0f} % of each modality"
-    yield f"## GMM-adaptive on {_DATA[chosen['dataset']]}, {share} {condition} ({chosen['epochs']} epochs, {tuned})"
+    yield f"## GMM-adaptive on {_degraded(chosen)} ({chosen['epochs']} epochs, {tuned})"
     compared = rows[rows["part"] == "compared"]
     yield _two_readings("gmm-adaptive", compared.assign(arm=compared["method"]))
     yield _settings(compared)
@@ -199,9 +201,7 @@ def _filter(settings: str) -> str:
 
 def _purification(chosen: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[str]:
     """The filter against its controls."""
-    share = f"{100 * chosen['share']:.0f} % of each modality"
-    condition = _CONDITIONS[chosen["degradation"], "train"]
-    yield f"## Purification on {_DATA[chosen['dataset']]}, {share} {condition} ({chosen['epochs']} epochs)"
+    yield f"## Purification on {_degraded(chosen)} ({chosen['epochs']} epochs)"
     rows = rows[(rows["method"] != "purified") | rows["settings"].str.contains(f"warm_up={chosen['warm_up']}")]
     arms = (
         rows["method"]

@@ -195,9 +195,7 @@ def _train_epoch(
     augmenting = torch_generator("augment", config.seed, epoch, device=device)
     sums: dict[str, Tensor] = {}
     steps: list[dict[str, Tensor]] = []
-    step = partial(update, method, optimiser=optimiser, config=config)
-    if config.capture and method.static:
-        step = CapturedStep(step)
+    step = step_of(method, optimiser, config)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed_for("dropout", config.seed, epoch))
         for batch in train.batches(config.batch_size, shuffling, device, rows, stored=True):
@@ -238,6 +236,14 @@ def _diverged(method: Method, config: TrainingConfig, what: str) -> Diverged:
         f"{type(method).__name__} diverged {what}. Try a learning_rate below {config.learning_rate}, or look for "
         "damaged or very large values in the data."
     )
+
+
+def step_of(
+    method: Method, optimiser: torch.optim.Optimizer, config: TrainingConfig
+) -> Callable[[Batch], dict[str, Tensor]]:
+    """`update` as a function of the batch, for one epoch; captured where the configuration and the method allow it."""
+    step = partial(update, method, optimiser=optimiser, config=config)
+    return CapturedStep(step) if config.capture and method.static else step
 
 
 def update(method: Method, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainingConfig) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from mmlib.equations.averaging import AveragedNetwork
 from mmlib.methods.base import Method
 from mmlib.models.classifier import MultimodalClassifier
 from mmlib.seeding import one_thread
-from mmlib.training.capture import CapturedStep
-from mmlib.training.loop import TrainingConfig, optimiser_of, update
+from mmlib.training.loop import TrainingConfig, optimiser_of, step_of
 
 
 def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Callable[[], object]:
@@ -23,9 +21,7 @@ def training_step(method: Method, batch: Batch, config: TrainingConfig) -> Calla
     method.to(device).train()
     method.on_train_start(1000, 100)
     optimiser, batch = optimiser_of(method, config), move(batch, device)
-    step = partial(update, method, optimiser=optimiser, config=config)
-    if config.capture and method.static:
-        step = CapturedStep(step)
+    step = step_of(method, optimiser, config)
 
     def whole() -> None:
         step(batch)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from mmlib import methods
 from mmlib.data import transforms
 from mmlib.data.clips import ave, cremad, epic_kitchens, hac, kinetics_sounds
-from mmlib.data.dataset import Batch
+from mmlib.data.dataset import LOSSES, Batch
 from mmlib.equations.mixture import Mixture
 from mmlib.models import build_classifier
 
@@ -91,7 +91,10 @@ def on_meta(name):
 def watched_step(method, batch):
     """What the losses and gradients of a step take; the rest of the step is looked at for waits alone."""
     with Watching() as watching:
-        method.backward(method.step_losses(batch))
+        losses = method.step_losses(batch)
+        method.backward(losses)
+    names = {name for name in losses if " " not in name}  # of two words, one is a modality's
+    assert names <= {*LOSSES, *batch.inputs}, "no modality may be called like a part of a loss"
     method.zero_grad()
     with Watching():
         method.after_step()
