@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib` with `run`, `data`, `bench`, `results` or `cache`."""
+"""The command line: `python -m mmlib` with `run`, `student`, `data`, `bench`, `results` or `cache`."""
 
 import argparse
 import importlib.util
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
     run.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
     run.add_argument("--start-timeout", type=int, help="seconds that a notebook's kernel may take to start")
+    student = commands.add_parser("student", help="write the notebooks without the solutions of their exercises")
+    student.add_argument("--out", type=Path, default=Path("student"), metavar="DIR", help="default: student")
     data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--keep-days", type=int, metavar="N", help="remove runs and other things made here that nobody used for N days"
     )
     options = parser.parse_args(arguments)
-    chosen = {"run": _run, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
+    chosen = {"run": _run, "student": _student, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
     return chosen[options.command](options)
 
 
@@ -105,6 +107,18 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{result.name}: {result.status}. {result.error}", file=sys.stderr)
     print(f"{len(results) - len(failed)} of {len(results)} runs finished. The page: {page.resolve()}")
     return 1 if failed else 0
+
+
+def _student(options: argparse.Namespace) -> int:
+    from mmlib.batch import student
+
+    try:
+        written = student.write(options.out)
+    except OSError as error:
+        print(f"Nothing was written: {error}", file=sys.stderr)
+        return BAD
+    print(f"{len(written)} notebooks: jupyter lab {options.out.resolve()}")
+    return 0
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import papermill
 import pytest
 from pages import formulas_left
 
-from mmlib.batch import suites
+from mmlib.batch import student, suites
 from mmlib.batch.execution import FINISHED
 from mmlib.batch.given import declared_in
 from mmlib.batch.runner import NOTEBOOK, WITHOUT_CODE
@@ -139,7 +139,7 @@ def assigned(source):
 
 class TestTemplate:
     def test_is_small_and_carries_no_outputs(self, notebook):
-        assert len(notebook.cells) <= 45
+        assert len(notebook.cells) <= 50
         assert not any(cell.outputs or cell.execution_count for cell in code(notebook))
 
     def test_opens_with_title_finding_objectives_and_time(self, notebook):
@@ -156,7 +156,7 @@ class TestTemplate:
 
     def test_set_up_is_one_short_cell_that_checks_every_parameter(self, notebook):
         parameters, set_up, *rest = code(notebook)
-        assert len([line for line in set_up.source.splitlines() if line.strip()]) <= 15
+        assert len([line for line in set_up.source.splitlines() if line.strip()]) <= 18
         own = own_of([set_up.source])
         for line in parameters.source.splitlines():
             name, comment = line.split(":")[0], line.split("  # ")[1]
@@ -169,8 +169,10 @@ class TestTemplate:
         parameters, _, *rest = code(notebook)
         declared = {line.split(":")[0] for line in parameters.source.splitlines()}
         for cell in rest:
-            names = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+            nodes = list(ast.walk(ast.parse(cell.source)))
+            names = [node for node in nodes if isinstance(node, ast.Name)]
             stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+            stored |= {node.arg for node in nodes if isinstance(node, ast.arg)}
             assert not {node.id for node in names} & declared - stored, "not past its check"
             assert not assigned(cell.source) & (SHARED.keys() | declared), cell.source
 
@@ -180,20 +182,52 @@ class TestTemplate:
 
     def test_prose_has_no_typed_in_results(self, notebook):
         for text in prose(notebook):
-            without_code = re.sub(r"`[^`]*`|^# .*|^Time:.*|95 % interval", "", text, flags=re.M)
+            without_code = re.sub(r"`[^`]*`|\[arXiv .*?\)|^# .*|^Time:.*|95 % interval", "", text, flags=re.M)
             assert not re.search(r"\d+\.\d|\d\s?%|±", without_code), text
 
     def test_ends_with_its_claims_and_what_is_next(self, notebook):
         assert any(cell.source.strip() == "record" for cell in code(notebook))
         assert "## What we claim" in "\n".join(prose(notebook))
-        assert prose(notebook)[-1].startswith("## Next")
-        assert "## Exercise" in "\n".join(prose(notebook))
+        last = prose(notebook)[-1]
+        assert notebook.cells[-1].source == last and last.startswith("## Next")
+        assert "| symbol | meaning |" in last and "https://arxiv.org/abs/" in last
+        for tag in re.findall(r"\[(?:paper|port|kit)\b", "\n".join(prose(notebook))):
+            assert f"{tag}]: " in last, "every mark of whose a statement is, is explained"
 
     def test_has_a_slider_and_describes_every_figure(self, notebook):
         source = "\n".join(cell.source for cell in code(notebook))
         assert re.search(r"widgets\.slide(_several)?\(", source)
         for call in re.findall(r"plots\.show\((.*?)\)$", source, re.M | re.S):
             assert call.count('"') >= 2, call
+
+
+@pytest.mark.parametrize("path", [path for path in TEACHING if path.stem[:2] != "00"], ids=lambda path: path.stem)
+class TestExercises:
+    def test_has_some_to_write_and_something_to_predict(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        text = "\n".join(prose(notebook))
+        assert 2 <= len(re.findall("^### Exercise · [A-Z]", text, re.M)) <= 4 and solutions(notebook)
+        assert re.search("^### Predict", text, re.M)
+
+    def test_what_is_written_is_short_and_has_a_hint(self, path):
+        cells = nbformat.read(path, as_version=4).cells
+        for place, cell in enumerate(cells):
+            if "solution" in cell.metadata.get("tags", []):
+                (*_, function) = ast.parse(cell.source).body
+                assert function.end_lineno - function.body[0].end_lineno <= 15
+                hint = cells[place + 1]
+                assert "hint" in hint.metadata.get("tags", []) and hint.source.startswith("Hint: ")
+
+    def test_guesses_start_empty_and_are_looked_at_later(self, path):
+        sources = [cell.source for cell in code(nbformat.read(path, as_version=4))]
+        guesses = [source for source in sources if source.startswith("your_")]
+        assert guesses
+        for source in guesses:
+            name, options = re.fullmatch(r"(your_\w+) = None  # (.+)", source).groups()
+            (used,) = [one for one in sources if re.search(rf"\b{name}\b", one) and one != source]
+            assert sources.index(used) > sources.index(source)
+            for option in re.findall('"[^"]+"', options):
+                assert option in used, f"{option} is no answer"
 
 
 # A little of everything on human speech and handwriting, with seeds that no other test uses.
@@ -253,13 +287,13 @@ def of_run(notebooks, job):
 
 @pytest.fixture
 def claims_here(monkeypatch):
-    """The claims of a run, executed in this process and without Jupyter, which executes every notebook at its defaults
-    meanwhile."""
+    """The claims of a run of the student's edition as it is, with nothing written yet, executed in this process and
+    without Jupyter, which executes every notebook at its defaults meanwhile."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers have to be started
 
     def claims(job):
         names = {"__name__": "__main__"}
-        for cell in code(nbformat.read(job.notebook, as_version=4)):
+        for cell in code(student.edition(nbformat.read(job.notebook, as_version=4))):
             exec(compile(cell.source, job.notebook.name, "exec"), names)
             if "parameters" in cell.metadata.get("tags", []):
                 names |= job.parameters
@@ -270,8 +304,10 @@ def claims_here(monkeypatch):
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("run", named(AV_DIGITS))
-def test_runs_on_human_speech_and_handwriting(run, av_digits_prepared, claims_here):
+def test_runs_on_human_speech_and_handwriting(run, av_digits_prepared, claims_here, capsys):
     assert claims_here(run)
+    open_exercises = solutions(json.loads(run.notebook.read_text()))
+    assert capsys.readouterr().out.count(" is not written yet. Until then, ") == open_exercises
 
 
 @pytest.mark.notebook
@@ -282,7 +318,10 @@ def test_runs_with_three_modalities_and_all_rivals(claims_here):
 @pytest.mark.notebook
 @pytest.mark.parametrize("job", named(DEFAULTS))
 def test_runs_on_the_embedded_data_and_its_headlines_hold(job, notebooks):
-    claims, _ = of_run(notebooks, job)
+    claims, content = of_run(notebooks, job)
+    printed = "".join("".join(output["text"]) for output in outputs_of(content) if output["output_type"] == "stream")
+    assert printed.count("Right: the cells below use your ") == solutions(content)
+    assert "not distinguishable from zero" not in printed, "a prediction that nobody can make"
     assert not formulas_left((notebooks.out / job.name / WITHOUT_CODE).read_text(encoding="utf-8"))
     for statement, least in HEADLINES[job.name].items():
         claim = claims[statement]
@@ -315,10 +354,21 @@ def test_reproductions_run_on_other_benchmarks_and_say_that_they_are_stand_ins(j
     assert tables and all("STAND-IN of synthetic clips, NOT" in text for text in tables)
 
 
+def outputs_of(content):
+    """Every output of an executed notebook."""
+    return [output for cell in content["cells"] for output in cell.get("outputs", [])]
+
+
 def html_of(content):
     """Every HTML output of an executed notebook."""
-    outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
-    return ["".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})]
+    return [
+        "".join(output["data"]["text/html"]) for output in outputs_of(content) if "text/html" in output.get("data", {})
+    ]
+
+
+def solutions(content):
+    """How many exercises a notebook has that ask for code."""
+    return sum("solution" in cell["metadata"].get("tags", []) for cell in content["cells"])
 
 
 @pytest.mark.notebook

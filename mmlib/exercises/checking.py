@@ -1,0 +1,87 @@
+"""A function that a student writes, checked by its properties, and a prediction, compared with what was measured.
+
+Nothing here stops a notebook: where a function is missing or wrong, the check says so and hands on the kit's own.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from mmlib.training.estimates import Estimate
+
+STUB = "is not written yet"  # how the error of a function without a body ends
+
+
+class Finding(NamedTuple):
+    """One property of a right answer: whether it is there and, where it is not, what is wrong and what helps."""
+
+    holds: bool
+    wrong: str
+    hint: str
+
+
+class Exercise:
+    """A function to be written: the kit's own, and the properties of a right one, from the simplest on."""
+
+    def __init__(self, name: str, kit: Callable, properties: Callable[[Callable], Iterator[tuple]]) -> None:
+        self.name, self.kit, self.properties = name, kit, properties
+
+    def __call__(self, answer: Callable) -> Callable:
+        """Print what the check says of an answer, and return the function to go on with: the answer where it is right,
+        otherwise the kit's own."""
+        said = self.examine(answer)
+        print(said or f"Right: the cells below use your {self.name}.")
+        return self.kit if said else answer
+
+    def examine(self, answer: Callable) -> str:
+        """What the student should read: nothing where the answer has all properties."""
+        until = "Until then, the cells below use the kit's own."
+        if answer is self.kit:
+            return f"This is the kit's own {self.name}: run the cell above again, with yours."
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            if (result := answer(*arguments, **options)) is None:
+                raise TypeError("it returns nothing; is there a `return`?")
+            return result
+
+        try:
+            finding = next((found for found in map(Finding._make, self.properties(watched)) if not found.holds), None)
+        except Exception as error:  # whatever a student's function raises, or makes the check raise
+            if isinstance(error, NotImplementedError) and str(error).endswith(STUB):  # PyTorch raises them, too
+                return f"{error}. {until}"
+            finding = Finding(False, f"{type(error).__name__}: {error}.", "call it yourself, on two or three numbers.")
+        return "" if finding is None else f"Not right yet. {finding.wrong} Hint: {finding.hint} {until}"
+
+
+def exercise(kit: Callable) -> Callable[[Callable[[Callable], Iterator[tuple]]], Exercise]:
+    """Makes an `Exercise` of the generator of its properties, which has its name: tuples as in `Finding`. `kit` is the
+    kit's own answer."""
+    return lambda properties: Exercise(properties.__name__, kit, properties)
+
+
+def close(found: Any, expected: Any, tolerance: float = 1e-4) -> bool:
+    """Whether two results are the same to rounding: numbers, tensors of one shape, or mappings of those."""
+    if isinstance(expected, Mapping):
+        return found.keys() == expected.keys() and all(close(found[name], expected[name]) for name in expected)
+    found, expected = (torch.as_tensor(value).detach().double() for value in (found, expected))
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def shaped(found: Any, *shape: int) -> bool:
+    """Whether this is a tensor of such a shape."""
+    return isinstance(found, torch.Tensor) and found.shape == shape
+
+
+def predicted(guess: str | None, measured: Estimate, above: str, below: str, neither: str = "neither") -> None:
+    """Print what was measured, by the name that the answer has where it is above zero, below, or not distinguishable
+    from it, and beside it the guess, where one was made: it must be one of these names."""
+    answer = {True: above, False: below, None: neither}[measured.above_zero]
+    undecided = ", not distinguishable from zero" if measured.above_zero is None else ""
+    found = f"Measured: {answer}{undecided} ({measured:+.3f})."
+    if guess is None:
+        print(found)
+    elif guess not in (above, below, neither):
+        print(f"Your prediction, {guess!r}, is none of: {above!r}, {below!r}, {neither!r}. {found}")
+    else:
+        print(f"{'As you predicted.' if guess == answer else f'You predicted: {guess}.'} {found}")
