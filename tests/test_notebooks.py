@@ -9,6 +9,7 @@ import papermill
 import pytest
 from pages import formulas_left
 
+from mmlib import data
 from mmlib.batch import student, suites
 from mmlib.batch.execution import FINISHED
 from mmlib.batch.given import declared_in
@@ -290,6 +291,9 @@ def claims_here(monkeypatch):
     """The claims of a run of the student's edition as it is, with nothing written yet, executed in this process and
     without Jupyter, which executes every notebook at its defaults meanwhile."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers have to be started
+
+    fewer, load = {"av_digits": {"pairs": 500}, "spoken_digits": {"samples_per_class": 40}}, data.load
+    monkeypatch.setattr("mmlib.data.load", lambda name, **dials: load(name, **fewer[name] | dials))
 
     def claims(job):
         names = {"__name__": "__main__"}
