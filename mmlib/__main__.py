@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib` with `run`, `student`, `data`, `bench`, `results` or `cache`."""
+"""The command line: `python -m mmlib` with `run`, `copy`, `student`, `data`, `bench`, `results` or `cache`."""
 
 import argparse
 import importlib.util
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
     run.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
     run.add_argument("--start-timeout", type=int, help="seconds that a notebook's kernel may take to start")
-    student = commands.add_parser("student", help="write the notebooks without the solutions of their exercises")
+    copy = commands.add_parser("copy", help="write a copy of the notebooks to work in")
+    student = commands.add_parser("student", help="the same without the solutions of the exercises")
+    copy.add_argument("out", type=Path, metavar="DIR")
     student.add_argument("--out", type=Path, default=Path("student"), metavar="DIR", help="default: student")
     data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
@@ -55,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--keep-days", type=int, metavar="N", help="remove runs and other things made here that nobody used for N days"
     )
     options = parser.parse_args(arguments)
-    chosen = {"run": _run, "student": _student, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
+    chosen = {"run": _run, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
+    chosen |= dict.fromkeys(("copy", "student"), _copy)
     return chosen[options.command](options)
 
 
@@ -109,11 +112,11 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _student(options: argparse.Namespace) -> int:
-    from mmlib.batch import student
+def _copy(options: argparse.Namespace) -> int:
+    from mmlib.batch import editions
 
     try:
-        written = student.write(options.out)
+        written = editions.write(options.out, solutions=options.command == "copy")
     except OSError as error:
         print(f"Nothing was written: {error}", file=sys.stderr)
         return BAD

@@ -10,7 +10,7 @@ import pytest
 from pages import formulas_left
 
 from mmlib import data
-from mmlib.batch import student, suites
+from mmlib.batch import editions, suites
 from mmlib.batch.execution import FINISHED
 from mmlib.batch.given import declared_in
 from mmlib.batch.runner import NOTEBOOK, WITHOUT_CODE
@@ -297,7 +297,7 @@ def claims_here(monkeypatch):
 
     def claims(job):
         names = {"__name__": "__main__"}
-        for cell in code(student.edition(nbformat.read(job.notebook, as_version=4))):
+        for cell in code(editions.without_solutions(nbformat.read(job.notebook, as_version=4))):
             exec(compile(cell.source, job.notebook.name, "exec"), names)
             if "parameters" in cell.metadata.get("tags", []):
                 names |= job.parameters

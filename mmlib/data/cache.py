@@ -16,8 +16,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-if os.environ.get("MMLIB_CACHE"):  # a relative one would be another folder in every process that this one starts
-    os.environ["MMLIB_CACHE"] = os.path.abspath(os.environ["MMLIB_CACHE"])
+for _name in ("MMLIB_CACHE", "MMLIB_SHARED_CACHE"):
+    if os.environ.get(_name):  # a relative one would be another folder in every process that this one starts
+        os.environ[_name] = os.path.abspath(os.environ[_name])
 
 
 class InUse(OSError):
@@ -31,6 +32,13 @@ class MissingData(FileNotFoundError):
 def cache_directory() -> Path:
     """`$MMLIB_CACHE`, or `~/.cache/mmlib`."""
     return Path(os.environ.get("MMLIB_CACHE") or Path.home() / ".cache" / "mmlib")
+
+
+def kept_at(name: str) -> Path:
+    """Where to read this file or folder: in the cache, or in `$MMLIB_SHARED_CACHE` where only that has it: the cache of
+    a class, say, which is read and never written to."""
+    own, shared = cache_directory() / name, os.environ.get("MMLIB_SHARED_CACHE")
+    return Path(shared, name) if shared and not own.exists() and Path(shared, name).exists() else own
 
 
 @contextlib.contextmanager
@@ -127,13 +135,14 @@ def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[
         except OSError as error:
             cannot_be_kept(error)
 
-    if path.exists():
+    kept = kept_at(path.name)
+    if kept.exists():
         try:
-            arrays = load_arrays(path)
-            used(path)
+            arrays = load_arrays(kept)
+            used(kept)
             return arrays
         except ValueError as error:
-            print(f"{set_aside(path, error.__cause__)}: it is made again.")
+            print(f"{set_aside(kept, error.__cause__)}: it is made again.")
         if path.exists():  # and cannot be read just now
             return make()
     try:
@@ -153,10 +162,12 @@ def used(path: Path) -> None:
 
 
 def set_aside(path: Path, error: BaseException | None) -> str:
-    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; says what happened. One
-    that merely cannot be read just now stays as it is."""
+    """Rename a damaged file of the cache, so that nothing trips over it again and it can still be looked at; says what
+    happened. One that merely cannot be read just now stays as it is, and so does one of a shared cache."""
     if isinstance(error, OSError):
         return f"{path} cannot be read ({error})"
+    if cache_directory() not in path.parents:  # a shared cache's
+        return f"{path} is damaged ({error})"
     place = path.with_name(f"{path.name}.damaged")
     with contextlib.suppress(OSError):
         path.replace(place)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmlib.data.cache import MissingData, cache_directory
+from mmlib.data.cache import MissingData, cache_directory, kept_at
 
 
 class StoredRows:
@@ -145,7 +145,7 @@ def map_arrays(folder: Path, about: dict) -> dict[str, Tensor]:
 def open_prepared(name: str) -> Prepared:
     """The prepared data set `name`. Raises MissingData, which says how to get it, where it was not prepared,
     and a ValueError where it is damaged."""
-    folder = folder_of(name)
+    folder = kept_at(name)
     if not (folder / "prepared.json").exists():
         raise MissingData(
             f"{name} is not prepared ({folder} does not exist). Run `python -m mmlib data {name} --source DIR`; "

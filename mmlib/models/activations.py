@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import atomic_path, cache_directory, make_once, set_aside, used
+from mmlib.data.cache import atomic_path, cache_directory, kept_at, make_once, set_aside, used
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.data.splits import Splits
 from mmlib.data.stored import StoredRows
@@ -63,7 +63,7 @@ def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.devi
     for value in trunk.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     content = digest.hexdigest()[:24]
-    path = cache_directory() / "activations" / f"{content}.npy"
+    path = kept_at(f"activations/{content}.npy")
 
     def make() -> None:
         with atomic_path(path) as temporary:
@@ -83,6 +83,7 @@ def _cached_rows(splits: Splits, name: str, trunk: nn.Module, device: torch.devi
         array = np.load(path, mmap_mode="c")
     except (ValueError, EOFError) as error:
         print(f"{set_aside(path, error)}: it is made again.")
+        path = cache_directory() / "activations" / path.name
         make_once(path, make)
         array = np.load(path, mmap_mode="c")
     used(path)

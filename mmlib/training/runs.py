@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from mmlib.data.cache import cache_directory, set_aside, used
+from mmlib.data.cache import cache_directory, kept_at, set_aside, used
 from mmlib.data.splits import Splits
 from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
@@ -40,18 +40,19 @@ def train_runs(
 
     Each CPU run uses one thread: parallel processes are faster than parallel threads, and no result depends on the
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
-    `$MMLIB_CACHE/runs` unless `cached` is False; one that was interrupted resumes from its checkpoint there. One that
-    another process trains at this moment is left to it, and loaded when it is done. A line says how many were trained
-    here. A damaged file is set aside, with a line that says so, and its run is trained again; where results cannot be
-    kept, on a full or read-only disk, a line says that, and they are returned all the same. A run that diverges does
-    not stop the others: it is returned without a result (`Trained.diverged`), kept as such, and a line says why.
-    `by_epoch`: keep what `Trained.networks` needs; a result that was kept without is trained again.
+    `$MMLIB_CACHE/runs` (or a shared cache: `data.cache.kept_at`) unless `cached` is False; one that was interrupted
+    resumes from its checkpoint there. One that another process trains at this moment is left to it, and loaded when it
+    is done. A line says how many were trained here. A damaged file is set aside, with a line that says so, and its run
+    is trained again; where results cannot be kept, on a full or read-only disk, a line says that, and they are returned
+    all the same. A run that diverges does not stop the others: it is returned without a result (`Trained.diverged`),
+    kept as such, and a line says why. `by_epoch`: keep what `Trained.networks` needs; a result that was kept without is
+    trained again.
     Raises a ValueError for a method, option, domain or modality that does not exist.
     """
     on_cpu = config.torch_device.type == "cpu"
     names = identities(runs, splits, config, architecture)
     found = (
-        {run: _loaded(run, _path(name), splits, architecture, by_epoch) for run, name in names.items()}
+        {run: _loaded(run, kept_at(f"runs/{name}.pt"), splits, architecture, by_epoch) for run, name in names.items()}
         if cached
         else {}
     )
@@ -87,7 +88,7 @@ def train_runs(
         with _reserved(_path(names[run]), wait) as reserved:
             if not reserved:
                 return None, ""
-            loaded = _loaded(run, _path(names[run]), data(), architecture, by_epoch)
+            loaded = _loaded(run, kept_at(f"runs/{names[run]}.pt"), data(), architecture, by_epoch)
             return (loaded, "") if loaded else train(run, data())
 
     problems = []

@@ -12,7 +12,7 @@ import torch
 
 from mmlib import exercises
 from mmlib.__main__ import BAD, main
-from mmlib.batch import student, suites
+from mmlib.batch import editions, suites
 from mmlib.exercises import Exercise, predicted
 from mmlib.training import estimate
 
@@ -95,7 +95,7 @@ def test_a_stub_says_that_it_is_not_written(capsys):
     exercise = EXERCISES["dropout.drop_probability"]
     (stub,) = [cell.source for cell in cells(NOTEBOOKS["03_adaptive_modality_dropout"], "solution")][:1]
     names = {}
-    exec(student.stubs(stub), names)
+    exec(editions.stubs(stub), names)
     assert exercise(names[exercise.name]) is exercise.kit
     assert capsys.readouterr().out.startswith("drop_probability is not written yet.")
     with pytest.raises(NotImplementedError, match="drop_probability is not written yet"):
@@ -104,7 +104,7 @@ def test_a_stub_says_that_it_is_not_written(capsys):
 
 def test_a_solution_that_is_no_function_is_refused():
     with pytest.raises(ValueError, match="functions with docstrings alone"):
-        student.stubs("answer = 3")
+        editions.stubs("answer = 3")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_the_students_edition_has_every_notebook_and_no_solution(written):
         assert len(json.loads(text)["cells"]) == len(own.cells)
         others = json.dumps([cell for cell in own.cells if "solution" not in cell.metadata.get("tags", [])])
         for cell in cells(own, "solution"):
-            kept = student.stubs(cell.source)
+            kept = editions.stubs(cell.source)
             for line in cell.source.splitlines():
                 quoted = json.dumps(line.strip())[1:-1]
                 assert line in kept or text.count(quoted) == others.count(quoted), line
@@ -134,8 +134,14 @@ def test_a_students_work_is_never_overwritten(written, capsys):
     before = worked.read_bytes()
     assert main(["student", "--out", str(written)]) == BAD
     said = capsys.readouterr().err
-    assert "03_adaptive_modality_dropout.ipynb" in said and "--out" in said
+    assert "03_adaptive_modality_dropout.ipynb" in said and "another folder" in said
     assert worked.read_bytes() == before
+
+
+def test_a_copy_is_what_the_kit_has(tmp_path):
+    assert main(["copy", str(tmp_path / "mine")]) == 0
+    for path in suites.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
+        assert json.loads((tmp_path / "mine" / path.name).read_text()) == json.loads(path.read_text())
 
 
 @pytest.mark.parametrize(

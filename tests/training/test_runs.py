@@ -296,6 +296,19 @@ class TestCache:
         (trained,) = train_runs([run], splits, config, jobs=1, **options)
         return trained
 
+    def test_a_shared_cache_is_read_and_stays_as_it_is(self, toy_splits, tmp_path, monkeypatch, capsys):
+        first, shared, own = self.train(toy_splits), tmp_path / "runs", tmp_path / "own" / "runs"
+        monkeypatch.setenv("MMLIB_SHARED_CACHE", str(shared.parent))
+        monkeypatch.setenv("MMLIB_CACHE", str(own.parent))
+        again, other = self.train(toy_splits), self.train(toy_splits, dataclasses.replace(self.RUN, seed=4))
+        assert again.loaded and again.scores == first.scores and not other.loaded
+        (path,), (kept,) = shared.iterdir(), own.glob("*.pt")
+        assert path.name != kept.name, "what was loaded is not copied"
+        path.write_bytes(damaged := path.read_bytes()[:999])
+        assert not self.train(toy_splits).loaded and self.train(toy_splits).loaded
+        assert f"{path} is damaged" in capsys.readouterr().out
+        assert [one.read_bytes() for one in shared.iterdir()] == [damaged]
+
     def test_a_run_is_trained_once_and_then_loaded(self, toy_splits, capsys):
         first, second = self.train(toy_splits), self.train(toy_splits)
         assert (first.loaded, second.loaded) == (False, True)

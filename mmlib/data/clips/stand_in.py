@@ -17,13 +17,12 @@ import pandas as pd
 
 from mmlib.checks import check
 from mmlib.data import CLIPS, load, reader
-from mmlib.data.cache import make_once
+from mmlib.data.cache import kept_at, make_once
 from mmlib.data.clips import ave, cremad, epic_kitchens, hac, kinetics_sounds
 from mmlib.data.clips.benchmark import STAND_IN
 from mmlib.data.clips.media import picture_bytes, write_sound, write_video
 from mmlib.data.clips.preparation import prepare
 from mmlib.data.splits import Splits
-from mmlib.data.stored import folder_of
 
 _SIZE, _RATE, _SECONDS = (32, 48), 8, 1.5  # of the encoded clips: pixels, frames per second
 _SOUND_RATE = 16000
@@ -39,7 +38,7 @@ def prepared(name: str) -> str:
             write(name, Path(source))
             prepare(reader(name).recipe(Path(source), folder), jobs=1)
 
-    make_once(folder_of(folder) / "prepared.json", make)
+    make_once(kept_at(folder) / "prepared.json", make)
     return folder
 
 
@@ -48,7 +47,7 @@ def load_or_stand_in(name: str, which: str = "auto", **dials: object) -> Splits:
     prepared, with small frames. `Splits.is_stand_in` and `about` say which was loaded. Raises a
     ValueError for an unknown choice, and MissingData for "real" data that was not prepared."""
     check({"benchmark": name, "which": which}, {"benchmark": CLIPS, "which": ("auto", "real", "stand-in")})
-    there = (folder_of(name) / "prepared.json").exists()
+    there = (kept_at(name) / "prepared.json").exists()
     if which == "real" or (which == "auto" and there):
         return load(name, **dials)
     return load(name, **dials, size=28, folder=prepared(name))

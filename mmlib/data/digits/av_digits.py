@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib.checks import Whole
-from mmlib.data.cache import MissingData, cache_directory, load_arrays, source_hash
+from mmlib.data.cache import MissingData, kept_at, load_arrays, source_hash
 from mmlib.data.dataset import MultimodalDataset, concatenate, draw_evenly
 from mmlib.data.digits import degradation
 from mmlib.data.digits.handwriting import scikit_digits
@@ -78,7 +78,7 @@ def check_content(arrays: dict[str, np.ndarray], origin: str | Path) -> None:
 
 
 def _prepared() -> Path:
-    path = cache_directory() / PREPARED
+    path = kept_at(PREPARED)
     if not path.exists():
         raise MissingData(
             f"AV-Digits is not prepared ({path} does not exist). Run `python -m mmlib data av_digits`; "

@@ -1,4 +1,5 @@
-"""The student's edition of the notebooks: stubs in place of solutions, folded hints, nothing executed."""
+"""Copies of the notebooks to work in: as they are, or without the solutions of their exercises. What one does in a copy
+changes no file of the kit, and is never overwritten."""
 
 import ast
 from pathlib import Path
@@ -10,24 +11,24 @@ from mmlib.batch.suites import NOTEBOOKS
 from mmlib.exercises.checking import STUB
 
 
-def write(folder: Path) -> list[Path]:
-    """Write all notebooks into a folder, which is made. Raises FileExistsError, with nothing written, where one of
-    them is already there: a student may have worked in it."""
+def write(folder: Path, solutions: bool) -> list[Path]:
+    """Write all notebooks into a folder, which is made, with or without solutions. Raises FileExistsError, with nothing
+    written, where one of them is already there: somebody may have worked in it."""
     paths = {source: folder / source.name for source in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
     if there := [path.name for path in paths.values() if path.exists()]:
         raise FileExistsError(
-            f"{folder.resolve()} already has {', '.join(there)}, perhaps with a student's work. "
-            "Move them away, or choose another folder with --out."
+            f"{folder.resolve()} already has {', '.join(there)}, perhaps with somebody's work. "
+            "Move them away, or choose another folder."
         )
-    editions = {path: edition(nbformat.read(source, as_version=4)) for source, path in paths.items()}
+    editions = {path: nbformat.read(source, as_version=4) for source, path in paths.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for path, notebook in editions.items():
-        nbformat.write(notebook, path)
+        nbformat.write(notebook if solutions else without_solutions(notebook), path)
     return list(paths.values())
 
 
-def edition(notebook: NotebookNode) -> NotebookNode:
-    """The student's edition of one notebook."""
+def without_solutions(notebook: NotebookNode) -> NotebookNode:
+    """The student's edition of a notebook: stubs in place of solutions, folded hints, nothing executed."""
     cells = []
     for cell in notebook.cells:
         tags, source = cell.metadata.get("tags", []), cell.source
