@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib` with `run`, `copy`, `student`, `data`, `bench`, `results` or `cache`."""
+"""The command line: `python -m mmlib` and `run`, `slides`, `copy`, `student`, `data`, `bench`, `results` or `cache`."""
 
 import argparse
 import importlib.util
@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     student = commands.add_parser("student", help="the same without the solutions of the exercises")
     copy.add_argument("out", type=Path, metavar="DIR")
     student.add_argument("--out", type=Path, default=Path("student"), metavar="DIR", help="default: student")
+    slides = commands.add_parser("slides", help="show a notebook as slides, with the figures of a run")
+    slides.add_argument("number", metavar="NN", help="of the notebook, e.g. 03")
+    slides.add_argument("--out", type=Path, default=Path("runs/quick"), help="where a finished run is used again")
     data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--keep-days", type=int, metavar="N", help="remove runs and other things made here that nobody used for N days"
     )
     options = parser.parse_args(arguments)
-    chosen = {"run": _run, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
+    chosen = {"run": _run, "slides": _slides, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
     chosen |= dict.fromkeys(("copy", "student"), _copy)
     return chosen[options.command](options)
 
@@ -122,6 +125,17 @@ def _copy(options: argparse.Namespace) -> int:
         return BAD
     print(f"{len(written)} notebooks: jupyter lab {options.out.resolve()}")
     return 0
+
+
+def _slides(options: argparse.Namespace) -> int:
+    from mmlib.batch.runner import SLIDES
+    from mmlib.batch.suites import read
+
+    status = main(["run", "--only", options.number, "--out", str(options.out)])
+    if not status:
+        for job in read("quick").jobs([options.number], {}):
+            print(f"The slides: {(options.out / job.name / SLIDES).resolve()}")
+    return status
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -7,13 +7,15 @@ import re
 import nbformat
 import papermill
 import pytest
-from pages import formulas_left
+from nbformat import NotebookNode
+from pages import CUT_OFF, body_of, formulas_left, probed
 
 from mmlib import data
 from mmlib.batch import editions, suites
 from mmlib.batch.execution import FINISHED
 from mmlib.batch.given import declared_in
 from mmlib.batch.runner import NOTEBOOK, WITHOUT_CODE
+from mmlib.batch.slides import deck
 from mmlib.notebook.parameters import SHARED, own_of
 
 NOTEBOOKS = sorted(suites.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
@@ -336,12 +338,24 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(job, notebooks):
         assert claims[statement]["verdict"] == "holds", f"{statement}: {claims[statement]['measured']}"
 
 
-@pytest.mark.notebook
-def test_at_most_a_quarter_of_the_claims_is_undecided(request, notebooks):
-    """Of all notebooks together, at their default parameters."""
+@pytest.fixture
+def all_at_defaults(request):
     chosen = [item.callspec.params.get("job") for item in request.session.items if hasattr(item, "callspec")]
     if not all(job in chosen for job in DEFAULTS):
         pytest.skip("only some of the notebooks were chosen")
+
+
+@pytest.mark.notebook
+def test_slides_of_all_notebooks_fit_the_screen(all_at_defaults, notebooks, chromium, tmp_path):
+    executed = [nbformat.from_dict(of_run(notebooks, job)[1]) for job in DEFAULTS]
+    (tmp_path / "deck.html").write_text(deck(NotebookNode(cells=[cell for one in executed for cell in one.cells])))
+    seen = body_of(chromium(probed(tmp_path / "deck.html", CUT_OFF), tmp_path / "profile", height=720))
+    assert seen["slides"] > 15 * len(DEFAULTS) and not seen["cut"] and not seen["violations"]
+
+
+@pytest.mark.notebook
+def test_at_most_a_quarter_of_the_claims_is_undecided(all_at_defaults, notebooks):
+    """Of all notebooks together, at their default parameters."""
     verdicts = [claim["verdict"] for job in DEFAULTS for claim in of_run(notebooks, job)[0].values()]
     undecided = verdicts.count("not distinguishable")
     print(

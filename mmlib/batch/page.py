@@ -2,7 +2,6 @@
 reader. This module gathers the content of the page; `templates` determines how it looks."""
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,21 +10,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import nbformat
 import pandas as pd
 from PIL import Image
 
 from mmlib.batch.execution import FINISHED, LOG, Result
-from mmlib.batch.runner import NOTEBOOK, WITH_CODE, WITHOUT_CODE
+from mmlib.batch.runner import NOTEBOOK, SLIDES, WITH_CODE, WITHOUT_CODE
 from mmlib.batch.suites import but_seeds
+from mmlib.batch.template import filled
 from mmlib.data.cache import atomic_path
 from mmlib.notebook.claims import MARKS, NOT_MEASURED, VERDICTS, measured_in_words
 from mmlib.training.estimates import Estimate, estimate, pooled
 
-_TEMPLATES = Path(__file__).with_name("templates")
 _THUMBNAIL = 480  # pixels: twice the width it is shown at
-_LINKS = {"with code": WITH_CODE, "without": WITHOUT_CODE, "notebook": NOTEBOOK, "log": LOG}
+_LINKS = {"with code": WITH_CODE, "without": WITHOUT_CODE, "slides": SLIDES, "notebook": NOTEBOOK, "log": LOG}
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,11 @@ def write_page(
             _for_spreadsheets(trainings).to_csv(temporary, index=False)
     claims = [row for configuration in configurations for row in configuration.claims]
     counts = {verdict: sum(row.verdict == verdict for row in claims) for verdict in MARKS}
-    text = _rendered(
+    text = filled(
+        "page",
+        links=_LINKS,
+        marks=MARKS,
+        in_words=in_words,
         suite=suite,
         about=about,
         results=results,
@@ -119,25 +121,6 @@ def write_page(
     with atomic_path(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return page
-
-
-def _rendered(**content: Any) -> str:
-    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _template().render(style=style, script=script, script_digest=digest, links=_LINKS, marks=MARKS, **content)
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["in_words"] = in_words
-    return environment.get_template("page.html.jinja")
 
 
 def in_words(parameters: Mapping[str, Any]) -> str:

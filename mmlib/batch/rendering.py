@@ -1,15 +1,15 @@
-"""An executed notebook as two pages, with and without code, that need nothing from the network: no MathJax, no
-require.js, no widgets (a figure stands for each). Formulas are MathML, which browsers show by themselves."""
+"""An executed notebook as two pages, with and without code, and as slides. They need nothing from the network: no
+MathJax, no require.js, no widgets (a figure stands for each)."""
 
-import html
 from pathlib import Path
 from typing import Any
 
 import nbconvert
 import nbformat
 from jinja2 import pass_context
-from latex2mathml.converter import convert
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+from mmlib.batch.markdown import markdown_html
+from mmlib.batch.slides import deck
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # These pages show outputs of others' code: nothing is fetched, and no script runs, whatever is in an output.
@@ -21,8 +21,8 @@ _HEAD = (
 )
 
 
-def render(notebook: Path, with_code: Path, without_code: Path) -> None:
-    """Write both pages of a notebook."""
+def render(notebook: Path, with_code: Path, without_code: Path, slides: Path) -> None:
+    """Write both pages of a notebook, and its slides."""
     content = nbformat.read(notebook, as_version=4)
     content.metadata.pop("widgets", None)
     for cell in content.cells:
@@ -34,6 +34,7 @@ def render(notebook: Path, with_code: Path, without_code: Path) -> None:
         exporter.exclude_input = without  # one exporter for both: the second page costs next to nothing
         page, _ = exporter.from_notebook_node(content)
         path.write_text(page.replace("<head>", f"<head>{_HEAD}", 1), encoding="utf-8")
+    slides.write_text(deck(content), encoding="utf-8")
 
 
 def _is_shown(data: dict[str, Any]) -> bool:
@@ -45,26 +46,4 @@ class _Exporter(nbconvert.HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        attachments = context.get("cell", {}).get("attachments", {})
-        return MarkdownWithMath(_Renderer(escape=False, attachments=attachments)).render(source)
-
-
-class _Renderer(IPythonRenderer):
-    """nbconvert's, with formulas."""
-
-    def inline_math(self, body: str) -> str:
-        return _formula(body, "inline")
-
-    def block_math(self, body: str) -> str:
-        return f'<span style="display: block; overflow: auto hidden">{_formula(body, "block")}</span>'
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
-
-
-def _formula(latex: str, display: str) -> str:
-    """As MathML; what is no formula, as it was written."""
-    try:
-        return convert(latex.replace("{aligned}", "{align*}"), display=display)  # it knows the second one only
-    except Exception:  # the converter has some ten kinds of its own, and none in common
-        return f"<code>{html.escape(latex)}</code>"
+        return markdown_html(source, context.get("cell", {}).get("attachments", {}))

@@ -21,7 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from mmlib.batch.processes import MARK, kill_marked
 
 REQUEST, OUTCOME = "request.json", "outcome.json"
-NOTEBOOK, WITH_CODE, WITHOUT_CODE = "notebook.ipynb", "with_code.html", "without_code.html"
+NOTEBOOK, WITH_CODE, WITHOUT_CODE, SLIDES = "notebook.ipynb", "with_code.html", "without_code.html", "slides.html"
 KERNEL = "python3"
 _KINDS = {
     "AssertionError": "assertion",
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     try:
         from mmlib.batch.rendering import render  # takes a moment, and whoever starts this process needs only names
 
-        render(folder / NOTEBOOK, folder / WITH_CODE, folder / WITHOUT_CODE)
+        render(*(folder / name for name in (NOTEBOOK, WITH_CODE, WITHOUT_CODE, SLIDES)))
     except Exception as failure:
         if outcome.get("status") == "finished":
             outcome = {"status": kind_of(failure), "error": f"The pages were not made. {described(failure)}"}

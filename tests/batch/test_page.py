@@ -1,14 +1,9 @@
 """The page of a batch: what it says, and how it behaves in a browser."""
 
-import base64
 import copy
-import hashlib
-import html
 import json
 import math
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from pages import body_of, probed
 
 from mmlib.batch import page as report
 from mmlib.batch.execution import Result
@@ -225,30 +221,6 @@ def test_nothing_comes_from_a_network(folder, tmp_path):
     assert "http" not in page.replace("http-equiv", "") and "default-src 'none'" in page
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not program:
-        pytest.skip("no Chromium here (Debian's package is called chromium)")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-
-    def dump(path: Path, profile: Path, width: int = 1280) -> str:
-        options = [*flags, f"--user-data-dir={profile}", f"--window-size={width},900", "--virtual-time-budget=3000"]
-        command = [program, *options, "--dump-dom", path.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-
-    return dump
-
-
-def probed(page: Path) -> Path:
-    """A copy of the page with a script that reads it. The page's policy admits that script and no other."""
-    digest = base64.b64encode(hashlib.sha256(PROBE.encode()).digest()).decode()
-    text = page.read_text().replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
-    copy = page.with_name("probed.html")
-    copy.write_text(text.replace("</body>", f"<script>{PROBE}</script></body>"))
-    return copy
-
-
 @pytest.mark.parametrize("width", [1280, 500], ids=["screen", "phone"])
 def test_the_page_in_a_browser(folder, tmp_path, chromium, width):
     """Sorts, shows its figures, scrolls tables and not the page, and runs no script but its own."""
@@ -257,8 +229,7 @@ def test_the_page_in_a_browser(folder, tmp_path, chromium, width):
     results.append(folder("04_hostile", [-1, -2], parameters=parameters, status=HOSTILE, seconds=1))
     results.append(folder("05_low", [-40, -50], notebook="05_low.ipynb"))
     page = report.write_page(HOSTILE, HOSTILE, results, set(), [HOSTILE], tmp_path)
-    said = chromium(probed(page), tmp_path / "profile", width)
-    seen = json.loads(html.unescape(re.search(r"<body>(.*)</body>", said, re.S)[1]))
+    seen = body_of(chromium(probed(page, PROBE), tmp_path / "profile", width))
     assert seen["up"] == ["1 s", "4 s", "10 s", "30 s", "200 s"] and seen["down"] == seen["up"][::-1]
     assert seen["sorted"] == "ascending" and seen["names"] == ["01_run", "02_run", "03_run", "04_hostile", "05_low"]
     assert [text.split()[0] for text in seen["measured"]] == ["as"] * 3 + ["-45.000", "-1.500", "+1.500"]
@@ -274,12 +245,14 @@ def test_the_page_in_a_browser(folder, tmp_path, chromium, width):
 
 def test_an_executed_notebook_cannot_run_scripts(kit, chromium, tmp_path):
     """Neither from what it displays nor from a parameter; and its pages without code have none."""
-    code = "from IPython.display import HTML, Markdown, display\ndisplay(HTML(name), Markdown(name))\nprint(name)"
+    code = """from IPython.display import HTML, Markdown, display
+display(HTML(name), Markdown(name), HTML(f"<table><tbody><tr><td>{name}</td></tr></tbody></table>"))
+print(name)"""
     kit.notebook("01_hostile", code)
     assert kit.run("-p", f"name={json.dumps(HOSTILE)}") == 0
     (run,) = kit.results()
-    for page in ("with_code.html", "without_code.html"):
+    for page in ("with_code.html", "without_code.html", "slides.html"):
         said = chromium(kit.out / run / page, tmp_path / "profile")
-        assert "<title>Notebook" in said
+        assert ("<title>t" if page == "slides.html" else "<title>Notebook") in said
         assert ("display" in said.split("</head>")[1]) == (page == "with_code.html")
     assert "http" not in (kit.out / "index.html").read_text().replace("http-equiv", "")

@@ -14,7 +14,7 @@ from mmlib.batch.suites import NOTEBOOKS
 def pages_of(folder: Path, *cells) -> list[str]:
     """With code, and without."""
     nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), folder / "n.ipynb")
-    render(folder / "n.ipynb", folder / "with.html", folder / "without.html")
+    render(*(folder / name for name in ("n.ipynb", "with.html", "without.html", "slides.html")))
     return [(folder / name).read_text() for name in ("with.html", "without.html")]
 
 
