@@ -350,7 +350,7 @@ def test_slides_of_all_notebooks_fit_the_screen(all_at_defaults, notebooks, chro
     executed = [nbformat.from_dict(of_run(notebooks, job)[1]) for job in DEFAULTS]
     (tmp_path / "deck.html").write_text(deck(NotebookNode(cells=[cell for one in executed for cell in one.cells])))
     seen = body_of(chromium(probed(tmp_path / "deck.html", CUT_OFF), tmp_path / "profile", height=720))
-    assert seen["slides"] > 15 * len(DEFAULTS) and not seen["cut"] and not seen["violations"]
+    assert seen["slides"] > 10 * len(DEFAULTS) and not seen["cut"] and not seen["violations"]
 
 
 @pytest.mark.notebook

@@ -19,7 +19,8 @@ from mmlib.batch.template import filled
 _HEADING = re.compile(r"^(#+) (.*)\n?", re.M)
 _END_OF_SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z`*$])")
 _WHOLE = ("- ", "1. ", "$$", "```")  # how paragraphs begin that are no sentences
-_ROWS = 9  # of a table, on a slide
+_ROWS = 10  # of a table, on a slide
+_SHORT = 250  # letters that leave room for a figure
 
 
 @dataclass
@@ -45,6 +46,9 @@ def slides(notebook: NotebookNode) -> Iterator[Slide]:
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell not in hidden:
             for shown in _shown(cell):
+                if waiting and "<img" in shown and len(re.sub("<[^>]*>", "", waiting.body)) > _SHORT:
+                    yield waiting  # what would leave a figure too little room
+                    waiting = None
                 slide, waiting = waiting or Slide(heading, ""), None
                 slide.body += shown
                 yield slide
@@ -53,9 +57,10 @@ def slides(notebook: NotebookNode) -> Iterator[Slide]:
             for level, title, text in (("", "", first), *zip(parts[::3], parts[1::3], parts[2::3], strict=True)):
                 section = section if level == "###" else html.escape(title) or section
                 heading = html.escape(title) or section  # without one, a text returns to the section from an exercise
+                if waiting and (title or text.strip()):
+                    yield waiting
+                    waiting = None
                 if text.strip():
-                    if waiting:
-                        yield waiting
                     waiting = Slide(heading, markdown_html(_in_short(text)), markdown_html(text))
     if waiting:
         yield waiting
@@ -73,6 +78,7 @@ def _shown(cell: NotebookNode) -> Iterator[str]:
     """A code cell's solution, figures, tables and players; long tables in parts."""
     if "solution" in cell.metadata.get("tags", []):
         yield f"<pre>{html.escape(cell.source)}</pre>"
+    players = ""
     for output in cell.outputs:
         data: Mapping[str, Any] = output.get("data", {})
         page = "".join(data.get("text/html", ""))
@@ -82,6 +88,9 @@ def _shown(cell: NotebookNode) -> Iterator[str]:
         elif table := re.fullmatch(r"(.*<tbody>)(.*)(</tbody>.*)", page, re.S):
             before, body, after = table.groups()
             rows = re.findall(r"<tr.*?</tr>", body, re.S)
-            yield from (before + "".join(rows[at : at + _ROWS]) + after for at in range(0, len(rows), _ROWS))
+            each = -(-len(rows) // -(-len(rows) // _ROWS)) if rows else 1
+            yield from (before + "".join(rows[at : at + each]) + after for at in range(0, len(rows), each))
         elif "<audio" in page:
-            yield page
+            players += page
+    if players:
+        yield players
