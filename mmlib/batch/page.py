@@ -35,6 +35,11 @@ class ClaimRow:
     measured: str
     notebook: str  # its number
     parameters: str
+    key: bool
+
+    @property
+    def decided(self) -> bool:
+        return self.verdict in (VERDICTS[True], VERDICTS[False])
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Configuration:
 
     notebook: str
     parameters: str
+    run: str  # the name of that first one
     claims: list[ClaimRow]
     scores: ScoreTable | None
     figures: list[Figure]
@@ -113,7 +119,6 @@ def write_page(
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         trainings=len(trainings),
         unread=unread,
-        claims=claims,
         counts={verdict: count for verdict, count in counts.items() if count or verdict in VERDICTS.values()},
         configurations=configurations,
     )
@@ -144,8 +149,8 @@ def _configuration(
     name, unread = notebook.removesuffix(".ipynb"), {}
 
     def read(some: Sequence[Result]) -> Configuration:
-        claims = _claim_rows(notebook, parameters, some)
-        return Configuration(name, parameters, claims, _scores(_training_runs(some)), _figures(some[0], out))
+        claims, scores = _claim_rows(notebook, parameters, some), _scores(_training_runs(some))
+        return Configuration(name, parameters, some[0].name, claims, scores, _figures(some[0], out))
 
     def readable(some: Sequence[Result]) -> bool:
         try:
@@ -158,7 +163,7 @@ def _configuration(
         return read(runs), unread
     except Exception:
         sound = [result for result in runs if readable([result])]
-    found = read(sound) if sound and readable(sound) else Configuration(name, parameters, [], None, [])
+    found = read(sound) if sound and readable(sound) else Configuration(name, parameters, runs[0].name, [], None, [])
     return found, unread
 
 
@@ -189,7 +194,10 @@ def _claim_rows(notebook: str, parameters: str, runs: Sequence[Result]) -> list[
             for claim in record["claims"]:
                 claims.setdefault(claim["statement"], []).append(claim)
     number = notebook.split("_")[0]
-    return [ClaimRow(statement, *over_runs(made), number, parameters) for statement, made in claims.items()]
+    return [
+        ClaimRow(statement, *over_runs(made), number, parameters, any(claim.get("key") for claim in made))
+        for statement, made in claims.items()
+    ]
 
 
 def over_runs(claims: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

@@ -29,6 +29,7 @@ class Claim:
     measured: str
     verdict: str  # one of MARKS
     estimate: Estimate | None = None  # where the measurement is one: other runs' seeds can be pooled with it
+    key: bool = False  # what the notebook is about
 
     def __repr__(self) -> str:  # what a cell that ends in a claim shows
         return f"{MARKS[self.verdict]} {self.statement}: {self.measured}"
@@ -48,8 +49,10 @@ class Record:
         rows = json.loads(table.assign(part=part).to_json(orient="records"))
         self.runs += [row for row in rows if row not in self.runs]
 
-    def claim(self, statement: str, measured: Estimate | float | str, holds: bool | None = None) -> Claim:
-        """State a claim and what was measured, and return it.
+    def claim(
+        self, statement: str, measured: Estimate | float | str, holds: bool | None = None, key: bool = False
+    ) -> Claim:
+        """State a claim and what was measured, and return it. A batch's page opens with the `key` ones.
 
         For an `Estimate` the claim is that it is above zero: it holds or fails where its 95 % interval excludes zero,
         and is not distinguishable otherwise. Anything else needs `holds`. What is not a finite number is not measured.
@@ -69,7 +72,7 @@ class Record:
         verdict = VERDICTS[holds if holds is None else bool(holds)]
         if not _finite(measured):
             verdict, kept = NOT_MEASURED, None
-        made = Claim(statement, text, verdict, kept)
+        made = Claim(statement, text, verdict, kept, key)
         self.claims = [claim for claim in self.claims if claim.statement != statement] + [made]
         return made
 

@@ -23,11 +23,15 @@ HOSTILE = "\"><script>document.title='pwned'</script><img src=x onerror=\"docume
 PROBE = """
 const violations = []; document.addEventListener("securitypolicyviolation", event => violations.push(event.blockedURI));
 const tables = [...document.querySelectorAll("table")];
-let table = tables.find(one => one.caption.textContent.startsWith("Claims"));
+let table;
 const column = place => [...table.tBodies[0].rows].map(row => row.cells[place].firstChild.textContent);
 const press = name => [...table.querySelectorAll("button")].find(one => one.textContent === name).click();
 const seen = { width: innerWidth, page: document.documentElement.scrollWidth, title: document.title };
-press("measured (seeds)"); seen.measured = column(2);
+seen.folds = [...document.querySelectorAll("details")].map(one => one.open);
+seen.cards = [...document.querySelectorAll("article")].map(one => one.innerText);
+seen.measured = tables.filter(one => one.caption.textContent.startsWith("Decided claims")).map(one => {
+  table = one; press("measured (seeds)"); return column(2).map(text => text.split(" ")[0]);
+});
 table = tables.find(one => one.caption.textContent.startsWith("All runs"));
 press("time"); seen.up = column(3); seen.sorted = table.querySelector("[aria-sort]").getAttribute("aria-sort");
 press("time"); seen.down = column(3); press("run"); seen.names = column(0);
@@ -57,7 +61,7 @@ def folder(tmp_path):
 
     def add(name, values, *, parameters=None, status="finished", seconds=10.0, paper=None, notebook="01_small.ipynb"):
         record = Record("small")
-        record.claim("it helps", estimate(values))
+        record.claim("it helps", estimate(values), key=True)
         record.claim("it is so", "as measured", all(value > 0 for value in values))
         first = (parameters or {}).get("first_seed", 0)
         table = pd.DataFrame(
@@ -205,7 +209,7 @@ def test_the_page_of_an_unfinished_batch_says_so_and_reports_no_failure(folder, 
     assert "2 of 3 runs finished" in page and re.search(
         r"still to come on [-\d]+ \d\d:\d\d \(UTC\): 02_again, 03_new", page
     )
-    assert "Not run yet" not in page and page.count("it helps") == 1
+    assert "Not run yet" not in page and page.count('<td class="text">it helps') == 1
     page = report.write_page("night", "", results[:1], set(), ["02_again"], tmp_path).read_text()
     assert "still to come" not in page and "Not run yet: 02_again" in page
 
@@ -232,7 +236,10 @@ def test_the_page_in_a_browser(folder, tmp_path, chromium, width):
     seen = body_of(chromium(probed(page, PROBE), tmp_path / "profile", width))
     assert seen["up"] == ["1 s", "4 s", "10 s", "30 s", "200 s"] and seen["down"] == seen["up"][::-1]
     assert seen["sorted"] == "ascending" and seen["names"] == ["01_run", "02_run", "03_run", "04_hostile", "05_low"]
-    assert [text.split()[0] for text in seen["measured"]] == ["as"] * 3 + ["-45.000", "-1.500", "+1.500"]
+    assert seen["measured"] == [["as", "+1.500"], ["as"], ["as"]] and not any(seen["folds"])
+    assert [re.search(r"(\d) of 2 claims decided", card)[1] for card in seen["cards"]] == ["2", "1", "1"]
+    assert "✓ it helps: holds, +1.500" in seen["cards"][0]
+    assert "≈ it helps: not distinguishable, -45.000" in seen["cards"][2]
     assert seen["images"] == [[width_, "A line <up>."] for width_, _ in seen["images"]] and len(seen["images"]) == 3
     assert all(width_ > 100 for width_, _ in seen["images"])
     assert seen["width"] == width and seen["page"] <= width, "tables scroll by themselves, the page does not"
