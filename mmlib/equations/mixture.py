@@ -131,6 +131,12 @@ class Separation:
         return bool(self.bic_gain > 10)
 
     @property
+    def posterior(self) -> Tensor:
+        """P(component of the higher mean | value), (N,) float64. Zeros where one component is enough: then no value
+        counts as imbalanced."""
+        return self.mixture.posterior(self.values) if self.two_components else torch.zeros_like(self.values).double()
+
+    @property
     def verdict(self) -> str:
         """ "one component is enough", "two components, one peak" (skewed and heavy-tailed values need two components as
         well), or "two peaks". Two peaks are no proof of two populations: scores that saturate at 0 and 1 make two of
@@ -145,6 +151,12 @@ def separate(values: Tensor, variance_floor: float = VARIANCE_FLOOR) -> Separati
     two = fit_mixture(values, 2, variance_floor=variance_floor)
     one = fit_mixture(values, 1, iterations=1, variance_floor=variance_floor)
     return Separation(values.detach().flatten(), two, one.bic - two.bic)
+
+
+def kept_samples(posterior: Tensor, scores: Tensor, threshold: float, known: float) -> Tensor:
+    """Purification's filter, (N,) booleans: the samples whose posterior q_i, (N,), is at most `threshold` and that some
+    modality knows, with a score, (M, N), of at least `known`. The second condition is this kit's [kit]."""
+    return (posterior <= threshold) & (scores.amax(0) >= known)
 
 
 _EXCESS_OF_UNIFORM = 1.06  # of Δ·√N; twice that of the dip

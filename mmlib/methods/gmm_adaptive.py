@@ -11,7 +11,7 @@ from mmlib.checks import SHARE, Number, Whole, check
 from mmlib.data.dataset import Batch, MultimodalDataset, draw_evenly
 from mmlib.data.digits.degradation import degraded_samples
 from mmlib.equations.losses import gap_penalty, modality_gap, relative_scores, shift_penalty, true_class_scores
-from mmlib.equations.mixture import VARIANCE_FLOOR, Inseparable, Mixture, heads_have_peaked, separate
+from mmlib.equations.mixture import VARIANCE_FLOOR, Inseparable, Mixture, heads_have_peaked, kept_samples, separate
 from mmlib.methods.erm import MultiLoss
 from mmlib.models import MultimodalClassifier
 from mmlib.models.evaluate import sample_scores
@@ -84,9 +84,7 @@ class GapMixture(MultiLoss):
         except Inseparable:
             return torch.zeros_like(gaps), None
         self.watched["bic gain"] = separation.bic_gain
-        if not separation.two_components:
-            return torch.zeros_like(gaps), None
-        return separation.mixture.posterior(gaps).float(), separation.mixture
+        return separation.posterior.float(), separation.mixture if separation.two_components else None
 
 
 class GMMAdaptive(GapMixture):
@@ -231,8 +229,9 @@ class Purified(GapMixture):
         if self.keep == "clean":
             rows = (~degraded_samples(train)).nonzero().squeeze(1).cpu()
         else:
-            known = relative_scores(self.scores, self.usual).amax(0) >= self.known
-            rows = (known & (self.posterior()[0] <= self.threshold)).nonzero().squeeze(1).cpu()
+            scores = relative_scores(self.scores, self.usual)
+            kept = kept_samples(self.posterior()[0], scores, self.threshold, self.known)
+            rows = kept.nonzero().squeeze(1).cpu()
         if len(rows) == 0:
             raise ValueError(
                 f"No sample is kept: none that a modality knows (known={self.known}) has a posterior up to threshold "

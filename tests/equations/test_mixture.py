@@ -118,6 +118,7 @@ class TestVerdict:
     def test_one_gaussian_needs_no_second(self):
         found = separate(draw(3000, share=0.0)[0])
         assert found.verdict == "one component is enough" and not found.two_components
+        assert not found.posterior.any(), "then nothing counts as imbalanced"
 
     def test_a_skewed_distribution_has_two_components_but_one_peak(self):
         found = separate(torch.randn(3000, generator=torch.Generator().manual_seed(0)).exp())
@@ -126,7 +127,10 @@ class TestVerdict:
         assert separate(values).verdict == "two components, one peak"
 
     def test_two_peaks(self):
-        assert separate(draw(3000)[0]).verdict == "two peaks"
+        values, _ = draw(3000)
+        found = separate(values)
+        assert found.verdict == "two peaks"
+        assert torch.equal(found.posterior, found.mixture.posterior(values))
 
     @pytest.mark.parametrize("count", [200, 2000])
     @pytest.mark.parametrize("shape", ["exponential", "beta(1, 5)", "uniform", "one population's gaps"])
