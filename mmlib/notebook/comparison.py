@@ -20,9 +20,14 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Mean and interval of every arm (rows) in every measurement (columns)."""
+        """Mean and interval of every arm (rows) in every measurement (columns); of percentages one decimal."""
+
+        def written(values: pd.Series) -> str:
+            found = estimate(values)
+            return format(found, ".1f" if abs(found.mean) > 10 else ".3f")
+
         return pd.DataFrame(
-            {name: {arm: str(estimate(values)) for arm, values in of.items()} for name, of in self.values.items()}
+            {name: {arm: written(values) for arm, values in of.items()} for name, of in self.values.items()}
         )
 
     def difference(self, first: str, second: str, measurement: str = "") -> Estimate:
