@@ -4,9 +4,10 @@ import contextlib
 import copy
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import joblib
@@ -114,6 +115,16 @@ def train_runs(
         if found[run].diverged:
             print(f"No result of {run.method}, seed {run.seed}, target {run.target!r}: {found[run].diverged}")
     return [found[run] for run in runs]
+
+
+def train_arms(
+    arms: Mapping[str, Run], seeds: Sequence[int], splits: Splits, config: TrainingConfig, **options: Any
+) -> dict[str, list[Trained]]:
+    """Train every arm, a run, with each of these seeds in place of its own: arm → its runs. Options and errors as in
+    `train_runs`."""
+    runs = [replace(run, seed=seed) for run in arms.values() for seed in seeds]
+    trained = iter(train_runs(runs, splits, config, **options))
+    return {arm: [next(trained) for _ in seeds] for arm in arms}
 
 
 _OF_A_PROCESS = 2**31  # bytes on a GPU besides data and weights: CUDA's own, and activations of a small network

@@ -1,9 +1,10 @@
 """Tidy tables of runs' scores by seed, domain and epoch, and tuning by them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
+from torch import Tensor
 
 from mmlib import methods
 from mmlib.checks import check
@@ -84,7 +85,7 @@ def settings_by(
 _SEED_OF_GRID = 1000
 
 
-def score_table(trained: Sequence[Trained]) -> pd.DataFrame:
+def score_table(trained: Iterable[Trained]) -> pd.DataFrame:
     """One tidy row per run: method, modalities, source, target, seed, settings, selected epoch, all scores, whether it
     was loaded, and why it diverged. The scores of a run that did are NaN, which estimates leave out, and say so."""
     return pd.DataFrame(
@@ -135,6 +136,13 @@ def by_epoch(trained: Sequence[Trained], measure: Callable[[MultimodalClassifier
     measured = {r.run.seed: math.nan if r.diverged else [measure(one) for one in r.networks()] for r in trained}
     epochs = max(len(result.history.rows) for result in trained)
     return pd.DataFrame(measured, index=pd.RangeIndex(1, epochs + 1, name="epoch"))
+
+
+def over_epochs(scores: Mapping[int, Tensor], measure: Callable[[Tensor], float]) -> pd.DataFrame:
+    """A measurement of all samples' scores, (M, N), after each epoch, from scores (epochs, M, N) by seed (as in
+    `Trained.sample_scores`): epochs as rows, seeds as columns, like `histories`."""
+    measured = {seed: [float(measure(of_epoch)) for of_epoch in of_run] for seed, of_run in scores.items()}
+    return pd.DataFrame(measured, index=pd.RangeIndex(1, max(map(len, scores.values())) + 1, name="epoch"))
 
 
 def _require_one(trained: Sequence[Trained]) -> None:

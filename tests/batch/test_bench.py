@@ -68,7 +68,8 @@ def test_the_parts_of_a_run_add_up(tmp_path):
         "seeds: int = 3": 0.5,
         "settings = 1": 2.0,
         "load()": 1.0,
-        "runs = train_runs(x)": 10.0,
+        "runs = train_runs(x)": 7.0,
+        "arms = train_arms(x)": 3.0,
         "plot(runs)": 4.0,
     }
     cells = []

@@ -28,11 +28,13 @@ from mmlib.training import (
     by_epoch,
     estimate,
     histories,
+    over_epochs,
     over_targets,
     paired_difference,
     per_seed,
     score_table,
     settings_by,
+    train_arms,
     train_run,
     train_runs,
     tune,
@@ -146,6 +148,8 @@ def test_runs_do_not_depend_on_how_many_processes_there_are(toy_splits):
     assert list(table["method"]) == ["erm", "erm", "swad", "swad"] and table["target accuracy"].between(0, 1).all()
     assert len(over_targets(table[table.method == "erm"], "target accuracy")) == 2
     assert list(histories(where(alone, "erm", "left", "right"), "target accuracy").columns) == [0, 1]
+    arms = train_arms({"averaged": runs[2], "plain": runs[1]}, range(2), toy_splits, CONFIG)  # all of them are kept
+    assert [r.run for r in arms["averaged"] + arms["plain"]] == runs[2:] + runs[:2] and arms["plain"][0].loaded
     with pytest.raises(ValueError, match="No run of 'erm' on left"):
         where(alone, "erm", "left")
 
@@ -359,6 +363,9 @@ class TestCache:
         scores = trained.sample_scores(data)
         assert scores.shape == (CONFIG.epochs, 2, len(data))
         assert torch.allclose(scores[-1], sample_scores(trained.network, data), atol=1e-3)
+        frame = over_epochs({5: scores, 7: scores}, lambda at: at[0].mean())
+        assert list(frame.index) == list(range(1, len(scores) + 1)) and list(frame.columns) == [5, 7]
+        assert frame[7].iloc[-1] == pytest.approx(float(scores[-1, 0].mean()))
 
     def test_weights_beyond_half_precision_are_kept_whole(self, toy_splits):
         loud = dataclasses.replace(toy_splits.train, inputs={k: 1e4 * v for k, v in toy_splits.train.inputs.items()})
