@@ -87,7 +87,7 @@ def each_is_named(kit, capsys, names):
     assert not kit.leftovers()
     for name in results:
         assert {path.name for path in (kit.out / name).iterdir()} == {
-            "result.json", "notebook.ipynb", "with_code.html", "without_code.html", "log.txt",
+            "result.json", "notebook.ipynb", "with_code.html", "without_code.html", "slides.html", "log.txt",
         }, name  # fmt: skip
         assert execution.read_result(kit.out / name) is not None
 
