@@ -1,6 +1,7 @@
 """Measurements on trained networks: balance, flatness, gradients, and separation of degraded samples."""
 
 from mmlib.instruments.balance import (
+    coalition_accuracies,
     features_of,
     learning_speed,
     modality_contributions,
@@ -15,6 +16,7 @@ __all__ = [
     "LookAhead",
     "calibration",
     "calibration_error",
+    "coalition_accuracies",
     "features_of",
     "fused_gradient_norms",
     "gradient_cosines",

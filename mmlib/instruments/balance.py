@@ -75,11 +75,7 @@ def shapley_values(players: Sequence[str], value: Callable[[frozenset[str]], flo
 
     `value` is called once for each of the 2^M subsets. The values sum to value(all) − value(none).
     """
-    worth = {
-        frozenset(subset): value(frozenset(subset))
-        for size in range(len(players) + 1)
-        for subset in combinations(players, size)
-    }
+    worth = {subset: value(subset) for subset in _subsets(players)}
     count = len(players)
     result = {}
     for player in players:
@@ -90,12 +86,14 @@ def shapley_values(players: Sequence[str], value: Callable[[frozenset[str]], flo
     return result
 
 
-@torch.no_grad()
-def modality_contributions(model: MultimodalClassifier, dataset: MultimodalDataset) -> dict[str, float]:
-    """Each modality's Shapley value for the fused head's accuracy; an absent modality's features are zeros.
+def _subsets(names: Sequence[str]) -> list[frozenset[str]]:
+    return [frozenset(subset) for size in range(len(names) + 1) for subset in combinations(names, size)]
 
-    The encoders run once; only the fused head is evaluated on each of the 2^M subsets.
-    """
+
+@torch.no_grad()
+def coalition_accuracies(model: MultimodalClassifier, dataset: MultimodalDataset) -> dict[frozenset[str], float]:
+    """The fused head's accuracy with each of the 2^M subsets of the modalities; an absent modality's features are
+    zeros. The encoders run once."""
     model.eval()
     collected: list[dict[str, Tensor]] = [
         model(batch.inputs).features for batch in dataset.batches(dataset.evaluation_batch)
@@ -106,7 +104,12 @@ def modality_contributions(model: MultimodalClassifier, dataset: MultimodalDatas
         mask = torch.tensor([float(name in present) for name in model.modalities], device=dataset.device)
         return float((model.fuse(features, mask).argmax(1) == dataset.labels).double().mean())
 
-    return shapley_values(model.modalities, accuracy)
+    return {present: accuracy(present) for present in _subsets(model.modalities)}
+
+
+def modality_contributions(model: MultimodalClassifier, dataset: MultimodalDataset) -> dict[str, float]:
+    """Each modality's Shapley value for the fused head's accuracy, see `coalition_accuracies`."""
+    return shapley_values(model.modalities, coalition_accuracies(model, dataset).__getitem__)
 
 
 def shift_curve(

@@ -40,6 +40,8 @@ def test_contributions_add_up_and_a_destroyed_modality_contributes_nothing(train
     zeros = torch.zeros(len(data), 2)
     nothing = float((model(data.inputs, zeros).fused_logits.argmax(1) == data.labels).double().mean())
     assert sum(values.values()) == pytest.approx(evaluate(model, data)["accuracy"] - nothing)
+    worth = instruments.coalition_accuracies(model, data)
+    assert len(worth) == 4 and worth[frozenset()] == pytest.approx(nothing)
     blind = toy_dataset(240, seed=3)
     blind.inputs["right"] = torch.randn(blind.inputs["right"].shape, generator=torch.Generator().manual_seed(0))
     spoiled = instruments.modality_contributions(model, blind)
