@@ -18,6 +18,10 @@ class Comparison:
     def __init__(self, values: Mapping[str, Mapping[str, pd.Series]]) -> None:
         self.values = {name: dict(by_arm) for name, by_arm in values.items()}
 
+    def __getitem__(self, measurement: str) -> dict[str, pd.Series]:
+        """What was measured in every arm, by seed."""
+        return self.values[measurement]
+
     @property
     def table(self) -> pd.DataFrame:
         """Mean and interval of every arm (rows) in every measurement (columns); of percentages one decimal."""
