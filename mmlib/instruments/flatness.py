@@ -114,7 +114,8 @@ def loss_increase(
         base = loss(network)
         for _ in range(repeats):
             direction = random_direction(parameters, generator, normalise)
-            increases.append(torch.stack([move([direction], [radius], loss) - base for radius in radii]))
+            losses = [move([direction], [radius], loss) if radius else base for radius in radii]
+            increases.append(torch.stack(losses) - base)
     return RadiusCurve(np.asarray(radii, float), torch.stack(increases).double().cpu().numpy())
 
 
