@@ -149,6 +149,7 @@ def trace_estimate(answer: Callable) -> Iterator[tuple]:
 
     one, mixed = torch.ones(size), torch.cat([torch.ones(size // 2), -torch.ones(size // 2)])
     found = of(one)
+    yield bool(used), "It never asks for a product with H.", "`times(v)` is H v."
     drawn = torch.stack(used)
     yield (
         len(used) == vectors and not (drawn == drawn[0]).all(),

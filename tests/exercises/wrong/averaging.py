@@ -67,6 +67,7 @@ WRONG = {
         (lambda networks: [network.state_dict() for network in networks], "must return a network"),
     ],
     "trace_estimate": [
+        (lambda times, size, vectors, generator: size, "never asks for a product"),
         (trace(draw=unit), "unit length"),
         (trace(share=False), "adds up the estimates"),
         (trace(lambda v, product: (v * product).abs().sum()), "no absolute value"),
