@@ -49,6 +49,7 @@ def stubs(solution: str) -> str:
     for node in ast.parse(solution).body:
         if not isinstance(node, ast.FunctionDef) or not ast.get_docstring(node):
             raise ValueError(f"A solution holds functions with docstrings alone, not: {ast.unparse(node)[:60]}")
-        kept = "\n".join(lines[node.lineno - 1 : node.body[0].end_lineno])
+        first = min(part.lineno for part in (node, *node.decorator_list))
+        kept = "\n".join(lines[first - 1 : node.body[0].end_lineno])
         written.append(f'{kept}\n    raise NotImplementedError("{node.name} {STUB}")  # your lines instead')
     return "\n\n\n".join(written)
