@@ -330,6 +330,8 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(job, notebooks):
     for mean, half_width in re.findall(r"Measured: .*\((\S+) ± (\S+)\)\.", printed):
         assert abs(float(mean)) > 1.7 * float(half_width), "four standard errors, or nobody can predict it"
     assert not formulas_left((notebooks.out / job.name / WITHOUT_CODE).read_text(encoding="utf-8"))
+    key = [claim["verdict"] for claim in claims.values() if claim["key"]]
+    assert 1 <= len(key) <= 3 and set(key) <= {"holds", "fails"}, "what the page of a batch opens with"
     for statement, least in HEADLINES[job.name].items():
         claim = claims[statement]
         assert claim["verdict"] == "holds", f"{statement}: {claim['measured']}"
