@@ -46,7 +46,7 @@ class Comparison:
         """Display the differences of pairs of arms, first minus second, a panel per measurement, in this unit
         ("accuracy"); `alt` and `key` as in `plots.show`. Returns the table of all arms."""
         groups = {
-            name: {f"{first} − {second}": of[first] - of[second] for first, second in pairs}
+            name: {f"{first} minus {second}": of[first] - of[second] for first, second in pairs}
             for name, of in self.values.items()
         }
         plots.show(plots.differences(groups, f"difference in {unit}", title), alt, key)

@@ -341,7 +341,8 @@ def loss_plane(
         if arrows:
             figure.legend(loc="outside lower center", ncols=len(arrows))
         for number, (name, (x, y)) in enumerate(zip(names, plane.positions, strict=True)):
-            axis.plot(x, y, "os^D"[number], color=red, markeredgecolor="white", markersize=12)
+            inside, edge = ("white", "black") if arrows else (red, "white")  # an arrow may be red, too
+            axis.plot(x, y, "os^D"[number], color=inside, markeredgecolor=edge, markersize=12)
             axis.annotate(
                 name,
                 (x, y),

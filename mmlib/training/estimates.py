@@ -77,21 +77,22 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 def holm(estimates: Sequence[Estimate], level: float = 0.05) -> list[bool | None]:
     """Whether each is above zero (True), below (False), or not distinguishable from it (None): in at most this share of
-    tables is any that is zero called otherwise (Holm 1979). Single intervals would do so in more than a quarter of the
-    tables with seven equal rivals.
-
-    Of m comparisons, the smallest p-value must be at most level/m, the next one level/(m − 1), and so on up to the
-    first that is not.
+    tables is any that is zero called otherwise. Single intervals would do so in more than a quarter of the tables with
+    seven equal rivals.
     """
-    verdicts: list[bool | None] = [None] * len(estimates)
-    order = sorted(
-        range(len(estimates)), key=lambda place: (math.isnan(estimates[place].p_value), estimates[place].p_value)
-    )
-    for rank, place in enumerate(order):
-        if not estimates[place].p_value <= level / (len(estimates) - rank):
+    told = distinguishable([one.p_value for one in estimates], level)
+    return [one.mean > 0 if clear else None for one, clear in zip(estimates, told, strict=True)]
+
+
+def distinguishable(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of these comparisons hold together (Holm 1979), in their order: of m, the smallest p-value must be at most
+    level/m, the next one level/(m − 1), and so on up to the first that is not. NaN never holds."""
+    told = [False] * len(p_values)
+    for rank, place in enumerate(sorted(range(len(told)), key=lambda n: (math.isnan(p_values[n]), p_values[n]))):
+        if not p_values[place] <= level / (len(told) - rank):
             break
-        verdicts[place] = estimates[place].mean > 0
-    return verdicts
+        told[place] = True
+    return told
 
 
 def _quantile(count: int) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -129,7 +130,7 @@ def histories(trained: Sequence[Trained], column: str) -> pd.DataFrame:
     return pd.DataFrame(finished).reindex(columns=[result.run.seed for result in trained])
 
 
-def by_epoch(trained: Sequence[Trained], measure: Callable[[MultimodalClassifier], float]) -> pd.DataFrame:
+def by_epoch(trained: Sequence[Trained], measure: Callable[[MultimodalClassifier], Any]) -> pd.DataFrame:
     """A measurement of each run's network after each epoch: epochs as rows, seeds as columns, like `histories`. Raises
     like `Trained.networks`, and Diverged where all of them did."""
     _require_one(trained)
