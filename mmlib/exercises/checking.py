@@ -6,9 +6,10 @@ Nothing here stops a notebook: where a function is missing or wrong, the check s
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 
-from mmlib.training.estimates import Estimate
+from mmlib.training.estimates import Estimate, paired_difference
 
 STUB = "is not written yet"  # how the error of a function without a body ends
 
@@ -73,15 +74,24 @@ def shaped(found: Any, *shape: int) -> bool:
     return isinstance(found, torch.Tensor) and found.shape == shape
 
 
-def predicted(guess: str | None, measured: Estimate, above: str, below: str, neither: str = "neither") -> None:
+def predicted(
+    guess: str | None, measured: Estimate, above: str, below: str, neither: str = "neither", *others: str
+) -> None:
     """Print what was measured, by the name that the answer has where it is above zero, below, or not distinguishable
-    from it, and beside it the guess, where one was made: it must be one of these names."""
+    from it, and beside it the guess, where one was made: it must be one of these names, or of `others`."""
     answer = {True: above, False: below, None: neither}[measured.above_zero]
     undecided = ", not distinguishable from zero" if measured.above_zero is None else ""
     found = f"Measured: {answer}{undecided} ({measured:+.3f})."
     if guess is None:
         print(found)
-    elif guess not in (above, below, neither):
-        print(f"Your prediction, {guess!r}, is none of: {above!r}, {below!r}, {neither!r}. {found}")
+    elif guess not in (names := (above, below, neither, *others)):
+        print(f"Your prediction, {guess!r}, is none of: {', '.join(map(repr, names))}. {found}")
     else:
         print(f"{'As you predicted.' if guess == answer else f'You predicted: {guess}.'} {found}")
+
+
+def foremost(guess: str | None, values: Mapping[str, pd.Series]) -> None:
+    """`predicted`, where the answer is one of several names: the one with the highest mean over runs. Measured is its
+    lead over the next one, paired by run."""
+    first, second, *others = sorted(values, key=lambda name: -values[name].mean())
+    predicted(guess, paired_difference(values[first], values[second]), first, second, "neither", *others)

@@ -7,13 +7,14 @@ import json
 import pkgutil
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 
 from mmlib import exercises
 from mmlib.__main__ import BAD, main
 from mmlib.batch import editions, suites
-from mmlib.exercises import Exercise, predicted
+from mmlib.exercises import Exercise, foremost, predicted
 from mmlib.training import estimate
 
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(suites.NOTEBOOKS.glob("0*.ipynb"))}
@@ -73,7 +74,7 @@ def test_a_wrong_answer_is_told_what_is_wrong(name, answer, said, capsys):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_at_least_three_wrong_answers_of_each_are_tried(name):
-    told = [parameters.values[2] for parameters in WRONG if parameters.values[0] == name]
+    told = [said for (exercise, _, said), *_ in WRONG if exercise == name]
     assert len(set(told)) >= 3
 
 
@@ -158,3 +159,18 @@ def test_a_prediction_is_compared_and_nobody_is_told_off_for_none(guess, said, c
     assert capsys.readouterr().out.startswith(said)
     predicted(None, estimate([-1.0, 1.0, 0.1]), "rises", "falls", "stays")
     assert capsys.readouterr().out.startswith("Measured: stays, not disting")
+
+
+@pytest.mark.parametrize(
+    ("guess", "said"),
+    [
+        (None, "Measured: most (+2.000 ± "),
+        ("most", "As you predicted. Measured: most"),
+        ("least", "You predicted: least. Measured: most"),
+        ("nobody", "Your prediction, 'nobody', is none of: 'most', 'some', 'neither', 'least'."),
+    ],
+)
+def test_a_prediction_among_several_is_held_against_the_foremost(guess, said, capsys):
+    values = {"least": [1.0, 2.0, 3.0], "most": [5.9, 7.0, 8.1], "some": [4.0, 5.0, 6.0]}
+    foremost(guess, {name: pd.Series(of) for name, of in values.items()})
+    assert capsys.readouterr().out.startswith(said)
