@@ -9,7 +9,7 @@ from mmlib.instruments.balance import (
     shapley_values,
     shift_curve,
 )
-from mmlib.instruments.gradients import LookAhead, fused_gradient_norms, gradient_cosines
+from mmlib.instruments.gradients import LookAhead, fused_gradient_norms, gradient_cosines, predicted_change
 from mmlib.instruments.truth import calibration, calibration_error, right_heads, separation_scores
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "gradient_cosines",
     "learning_speed",
     "modality_contributions",
+    "predicted_change",
     "probe_accuracy",
     "right_heads",
     "separation_scores",

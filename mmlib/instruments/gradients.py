@@ -1,7 +1,7 @@
 """Which way each encoder is pulled: cosines and norms of its gradients, and MBCD's look-ahead taken apart."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -63,18 +63,15 @@ class LookAhead:
         self._own = sum(functional.cross_entropy(z, self._labels) for z in outputs.unimodal_logits.values())
         self._fused = functional.cross_entropy(outputs.fused_logits, self._labels)
 
-    def changes(self, steps: Sequence[float]) -> pd.DataFrame:
-        """By step α: the true "change" CE_mm(θ') − CE_mm(θ) of the fused loss, and its Taylor prediction
-        −α Σ_k ⟨∇CE_k, ∇CE_mm⟩ ("predicted")."""
-        alignment = self._slope(self._own) @ self._slope(self._fused)
-        rows = {
-            float(step): {
-                "change": (self._fused_after(step, 1) - self._fused).item(),
-                "predicted": -step * alignment.item(),
-            }
-            for step in steps
-        }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step")
+    def changes(self, steps: Sequence[float]) -> pd.Series:
+        """By step α: the true change CE_mm(θ') − CE_mm(θ) of the fused loss."""
+        found = {float(step): (self._fused_after(step, 1) - self._fused).item() for step in steps}
+        return pd.Series(found).rename_axis("step")
+
+    def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """∇_θk CE_k and ∇_θk CE_mm, flattened, by modality: what `predicted_change` reads."""
+        own, fused = ({name: self._slope(loss, name) for name in self._inputs} for loss in (self._own, self._fused))
+        return own, fused
 
     def coupling_gradient(self, step: float, order: int) -> Tensor:
         """What the look-ahead adds to the fused loss's gradient: ∇_θ CE_mm(θ'(θ)) − ∇_θ CE_mm(θ), flattened.
@@ -87,6 +84,14 @@ class LookAhead:
         outputs = torch.func.functional_call(self._model, moved, (self._inputs,))
         return functional.cross_entropy(outputs.fused_logits, self._labels)
 
-    def _slope(self, loss: Tensor) -> Tensor:
-        parts = torch.autograd.grad(loss, list(self._weights.values()), retain_graph=True)
-        return torch.cat([part.flatten() for part in parts])
+    def _slope(self, loss: Tensor, modality: str = "") -> Tensor:
+        """The gradient in all encoders, or in one modality's."""
+        inside = f"encoders.{modality}."
+        weights = [value for name, value in self._weights.items() if not modality or name.startswith(inside)]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, weights, retain_graph=True)])
+
+
+def predicted_change(own: Mapping[str, Tensor], fused: Mapping[str, Tensor], step: float) -> float:
+    """−α Σ_k ⟨∇CE_k, ∇CE_mm⟩: the change of the fused loss to first order, after a step of every encoder down its own
+    loss. `own` and `fused`: modality → that loss's gradient in its encoder, flat."""
+    return -step * sum(float(own[name] @ fused[name]) for name in own)

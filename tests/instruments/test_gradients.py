@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import toy_dataset
@@ -40,12 +41,17 @@ class TestLookAhead:
         )
 
     def test_the_prediction_is_right_to_first_order(self, look):
-        frame = look.changes([1e-3, 1e-4])
-        assert frame.loc[1e-4, "predicted"] == pytest.approx(frame.loc[1e-4, "change"], rel=0.02)
-        errors = (frame["change"] - frame["predicted"]).abs()
-        assert errors.loc[1e-4] < errors.loc[1e-3] / 50
-        without = frame["change"].abs()
-        assert without.loc[1e-4] > without.loc[1e-3] / 15, "without the prediction it falls at first order only"
+        changes, (own, fused) = look.changes([1e-3, 1e-4]), look.gradients()
+        predicted = {step: instruments.predicted_change(own, fused, step) for step in changes.index}
+        assert predicted[1e-4] == pytest.approx(changes[1e-4], rel=0.02)
+        errors = (changes - pd.Series(predicted)).abs()
+        assert errors[1e-4] < errors[1e-3] / 50
+        assert abs(changes[1e-4]) > abs(changes[1e-3]) / 15, "without the prediction it falls at first order only"
+
+    def test_gradients_are_those_of_each_modalitys_encoder(self, look):
+        for found, loss in zip(look.gradients(), (look._own, look._fused), strict=True):
+            assert list(found) == ["left", "right"]
+            assert torch.equal(torch.cat([*found.values()]), look._slope(loss))
 
     def test_the_coupling_gradients_are_hessian_products(self, look):
         """−α (H_mm g + H g_mm) for the exact step, −α H_mm g for the first-order one."""
