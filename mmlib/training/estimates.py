@@ -77,8 +77,8 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 def holm(estimates: Sequence[Estimate], level: float = 0.05) -> list[bool | None]:
     """Whether each is above zero (True), below (False), or not distinguishable from it (None): in at most this share of
-    tables is any that is zero called otherwise. Single intervals would do so in more than a quarter of the tables with
-    seven equal rivals.
+    tables is any that is zero called otherwise (by `distinguishable`). Single intervals would do so in more than a
+    quarter of the tables with seven equal rivals.
     """
     told = distinguishable([one.p_value for one in estimates], level)
     return [one.mean > 0 if clear else None for one, clear in zip(estimates, told, strict=True)]
