@@ -45,8 +45,9 @@ class Comparison:
     ) -> pd.DataFrame:
         """Display the differences of pairs of arms, first minus second, a panel per measurement, in this unit
         ("accuracy"); `alt` and `key` as in `plots.show`. Returns the table of all arms."""
+        sign = "minus" if any("+" in arm for pair in pairs for arm in pair) else "−"
         groups = {
-            name: {f"{first} minus {second}": of[first] - of[second] for first, second in pairs}
+            name: {f"{first} {sign} {second}": of[first] - of[second] for first, second in pairs}
             for name, of in self.values.items()
         }
         plots.show(plots.differences(groups, f"difference in {unit}", title), alt, key)
