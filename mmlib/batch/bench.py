@@ -8,6 +8,7 @@ a GPU, the tables of `bench_gpu` come first.
 import json
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -125,7 +126,7 @@ def parts_of(result: Result, out: Path) -> dict[str, float]:
     parts = {"set-up": 0.0, "training": 0.0, "instruments and figures": 0.0}
     for number, cell in enumerate(code):
         source = "".join(cell["source"])
-        trains = any(call in source for call in ("train_runs(", "train_arms(", "tune("))
+        trains = re.search(r"(?<!def )\b(train|train_runs|train_arms|tune)\(", source)
         part = "training" if trains else "set-up" if number < 3 else "instruments and figures"
         parts[part] += cell["metadata"]["papermill"]["duration"] or 0.0
     return parts | {"around": result.seconds - sum(parts.values()), "together": result.seconds}
