@@ -37,8 +37,14 @@ def decay(answer: Callable) -> Iterator[tuple]:
         "half.",
         "n steps multiply to β^n.",
     )
+    other = float(answer(0.35, 90))
     yield (
-        close(found**20, 0.5),
+        not close(found**20, 0.5, 1e-3) or close(other**31.5, 0.5, 1e-3),
+        f"For a half-life of 0.35 of 90 steps, β to the power 31.5 must be 1/2, not {other**31.5:.3f}.",
+        "both numbers count, and a half-life need not be a whole number of steps.",
+    )
+    yield (
+        close(found**20, 0.5, 1e-3),
         f"After 20 of 200 steps, a half-life of 0.1, β^20 must be 1/2, not {found**20:.3f}.",
         "take the n-th root of 1/2, where n is the number of steps in a half-life.",
     )
@@ -138,14 +144,15 @@ def trace_estimate(answer: Callable) -> Iterator[tuple]:
     """The mean of vᵀ H v over random v with E[v vᵀ] = 1."""
     size, vectors, used = 20, 200, []
 
-    def of(diagonal: Tensor) -> float:
+    def of(hessian: Tensor, seed: int = 0) -> float:
+        """The answer for a matrix, or the diagonal of one."""
         used.clear()
 
         def times(vector: Tensor) -> Tensor:
             used.append(vector.detach().clone())
-            return diagonal * vector
+            return hessian @ vector if hessian.ndim == 2 else hessian * vector
 
-        return float(answer(times, size, vectors, torch_generator("exercise", 0)))
+        return float(answer(times, size, vectors, torch_generator("exercise", seed)))
 
     one, mixed = torch.ones(size), torch.cat([torch.ones(size // 2), -torch.ones(size // 2)])
     found = of(one)
@@ -189,8 +196,16 @@ def trace_estimate(answer: Callable) -> Iterator[tuple]:
         "no absolute value: a direction in which the loss curves downwards counts as negative.",
     )
     of(one)
+    same = close(torch.stack(used), drawn)
+    of(one, seed=1)
     yield (
-        close(torch.stack(used), drawn),
-        "Asked twice with the same seed, it draws other vectors.",
+        same and not close(torch.stack(used), drawn),
+        "With the same seed it must draw the same vectors, and with another seed others.",
         "pass `generator=generator` to what draws them.",
+    )
+    ones = torch.ones(size, size)
+    yield (
+        abs(of(ones) - size) < 8,
+        f"A Hessian full of ones in {size} dimensions has the trace {size}: only its diagonal counts.",
+        "one number for each vector: v times H v, summed over the coordinates.",
     )

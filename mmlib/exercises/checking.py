@@ -3,15 +3,22 @@
 Nothing here stops a notebook: where a function is missing or wrong, the check says so and hands on the kit's own.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from mmlib.training.estimates import Estimate, paired_difference
 
 STUB = "is not written yet"  # how the error of a function without a body ends
+
+
+class _Mistake(Exception):
+    """What is wrong with an answer whatever it is about, and what helps."""
 
 
 class Finding(NamedTuple):
@@ -25,8 +32,10 @@ class Finding(NamedTuple):
 class Exercise:
     """A function to be written: the kit's own, and the properties of a right one, from the simplest on."""
 
-    def __init__(self, name: str, kit: Callable, properties: Callable[[Callable], Iterator[tuple]]) -> None:
-        self.name, self.kit, self.properties = name, kit, properties
+    def __init__(
+        self, name: str, kit: Callable, properties: Callable[[Callable], Iterator[tuple]], finite: bool = True
+    ) -> None:
+        self.name, self.kit, self.properties, self.finite = name, kit, properties, finite
 
     def __call__(self, answer: Callable) -> Callable:
         """Print what the check says of an answer, and return the function to go on with: the answer where it is right,
@@ -42,23 +51,48 @@ class Exercise:
             return f"This is the kit's own {self.name}: run the cell above again, with yours."
 
         def watched(*arguments: Any, **options: Any) -> Any:
+            before = copy.deepcopy([one for one in arguments if isinstance(one, Tensor | np.ndarray | Mapping)])
             if (result := answer(*arguments, **options)) is None:
-                raise TypeError("it returns nothing; is there a `return`?")
+                raise _Mistake("It returns nothing.", "is there a `return`?")
+            after = [one for one in arguments if isinstance(one, Tensor | np.ndarray | Mapping)]
+            if not all(map(_equal, after, before)):
+                raise _Mistake("It changes what it is given.", "work on a copy: the cells below use the same values.")
+            if self.finite and not _finite(result):
+                raise _Mistake("It is not a finite number.", "where do you divide by zero, or take its logarithm?")
             return result
 
         try:
             finding = next((found for found in map(Finding._make, self.properties(watched)) if not found.holds), None)
-        except Exception as error:  # whatever a student's function raises, or makes the check raise
+        except _Mistake as mistake:
+            finding = Finding(False, *mistake.args)
+        except (Exception, SystemExit, GeneratorExit) as error:  # whatever a student's function may raise
             if isinstance(error, NotImplementedError) and str(error).endswith(STUB):  # PyTorch raises them, too
                 return f"{error}. {until}"
-            finding = Finding(False, f"{type(error).__name__}: {error}.", "call it yourself, on two or three numbers.")
+            said = f"{type(error).__name__}: {error}".rstrip(" .:?")
+            finding = Finding(False, f"{said}.", "call it yourself on something small, and look at types and shapes.")
         return "" if finding is None else f"Not right yet. {finding.wrong} Hint: {finding.hint} {until}"
 
 
-def exercise(kit: Callable) -> Callable[[Callable[[Callable], Iterator[tuple]]], Exercise]:
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_equal(first[name], second[name]) for name in second)
+    if isinstance(second, Tensor | np.ndarray):
+        return first.shape == second.shape and bool((first == second).all())
+    return first is second or first == second
+
+
+def _finite(result: Any) -> bool:
+    if isinstance(result, Mapping | tuple | list):
+        return all(map(_finite, result.values() if isinstance(result, Mapping) else result))
+    if isinstance(result, Tensor):
+        return bool(result.isfinite().all())
+    return not isinstance(result, float | np.ndarray) or bool(np.isfinite(result).all())
+
+
+def exercise(kit: Callable, finite: bool = True) -> Callable[[Callable[[Callable], Iterator[tuple]]], Exercise]:
     """Makes an `Exercise` of the generator of its properties, which has its name: tuples as in `Finding`. `kit` is the
-    kit's own answer."""
-    return lambda properties: Exercise(properties.__name__, kit, properties)
+    kit's own answer. Without `finite`, the properties themselves say what is wrong with a number that is not."""
+    return lambda properties: Exercise(properties.__name__, kit, properties, finite)
 
 
 def close(found: Any, expected: Any, tolerance: float = 1e-4) -> bool:

@@ -32,14 +32,12 @@ def step_ahead(answer: Callable) -> Iterator[tuple]:
         return ((at - 3) ** 2).sum() + at[1] * at[2]
 
     slope = {loss: gradient_ahead(loss, loss, weights, 0.0, 1)[1] for loss in (own, fused)}
-    given = weights.clone()
-    found = answer(own, fused, given, step, 1)
+    found = answer(own, fused, weights, step, 1)
     yield (
         isinstance(found, tuple | list) and len(found) == 2 and all(shaped(part, 3) for part in found),
         "It must return two tensors of the weights' shape.",
         "the point ahead, then the gradient.",
     )
-    yield close(given, weights), "It changes the weights that it is given.", "work on `weights.clone()`."
     ahead, first = found
     yield not close(ahead, weights + step * slope[own]), "The step goes uphill.", "a gradient points upwards."
     yield (

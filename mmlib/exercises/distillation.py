@@ -38,8 +38,8 @@ def steps_to_forget(answer: Callable) -> Iterator[tuple]:
     )
     yield (
         close(answer(0.5, 0.25), 2),
-        "With a β of one half, two steps leave a quarter.",
-        "take no approximation for log β.",
+        "With a β of one half, two steps leave a quarter exactly, and that is no more than a quarter.",
+        "round up only what is not whole, and take no approximation for log β.",
     )
 
 
@@ -99,6 +99,11 @@ def distillation_loss(answer: Callable) -> Iterator[tuple]:
         close(both, 2 * right),
         "The parts of the heads must be added up.",
         "a sum over heads, not their mean or last.",
+    )
+    yield (
+        close(answer(teacher, {"fused": head, "left": teacher.detach()}), right),
+        "The fused head learns nothing from it where there are others.",
+        "all heads have a part in the sum, whatever their name.",
     )
     yield (
         found.requires_grad,

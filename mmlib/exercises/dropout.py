@@ -20,11 +20,15 @@ def chances(confidence: torch.Tensor) -> torch.Tensor:
 def drop_probability(answer: Callable) -> Iterator[tuple]:
     """r_k, the mean of s_k / s_j over the others, and tanh(max(r_k − 1, 0)) [paper]."""
     found = answer(torch.tensor([3.0, 3.0]))
-    yield shaped(found, 2), "It must return one probability for each modality, as a tensor (M,).", "torch.stack."
+    yield (
+        shaped(found, 2),
+        "It must return one probability for each modality, as a tensor (M,).",
+        "use `torch.stack`.",
+    )
     yield (
         not close(found, torch.full((2,), 1.0).tanh()),
         "Equally confident modalities would be dropped three times out of four.",
-        "nobody is ahead where the ratio is one: subtract one before the tanh.",
+        "nobody is ahead where r is one. Is one subtracted before the tanh? Is a modality compared with itself?",
     )
     yield close(found, torch.zeros(2)), "Equally confident modalities must not be dropped.", "r is one for both."
     found = answer(torch.tensor([3.0, 2.0]))
@@ -82,9 +86,10 @@ def accuracy_without(answer: Callable) -> Iterator[tuple]:
     )
     swapped = close(found, {"left": expected["right"], "right": expected["left"]})
     yield not swapped or close(found, expected), "It drops the other one.", "keep is one for all but `gone`."
+    gone = max(found, key=lambda name: abs(found[name] - expected[name]))
     yield (
         close(found, expected),
-        f"Without left, the accuracy of the network in this check is {expected['left']:.2f}, not {found['left']:.2f}.",
+        f"Without {gone}, the accuracy of the network in this check is {expected[gone]:.2f}, not {found[gone]:.2f}.",
         "zero the *features* of the modality that is gone, not its input: an encoder of zeros still says something; "
         "and fuse them, instead of using the other modality's own head.",
     )

@@ -54,6 +54,12 @@ def relative_gap(answer: Callable) -> Iterator[tuple]:
         f"(1/6, 0, 0, 1/2), not ({', '.join(f'{value:.2f}' for value in found)}).",
         "the usual score is the mean; divide first, cut off next, and subtract last.",
     )
+    both_low = answer(torch.stack([numbers(0.2, 1.0, 0.6), numbers(0.3, 0.3, 0.6)]))
+    yield (
+        close(both_low[0], 5 / 12),
+        "Where both modalities are worse than usual, at 1/3 and at 3/4 of their means, the gap must be 5/12.",
+        "the best modality need not be as good as usual: subtract the smallest from the *largest*, not from one.",
+    )
     third = torch.cat([uneven, numbers(0.1, 0.4, 0.4, 0.3)[None]])
     yield (
         close(answer(third), numbers(2 / 3, 0, 0, 1 / 2)),
@@ -69,13 +75,17 @@ def bayes(gaps: Tensor, weights: Tensor, means: Tensor, variances: Tensor) -> Te
     return logs.softmax(1)[:, means.argmax()]
 
 
-@exercise(bayes)
+@exercise(bayes, finite=False)
 def posterior(answer: Callable) -> Iterator[tuple]:
     """π_imb N_imb / (π_bal N_bal + π_imb N_imb)."""
     weights, means, same = numbers(2 / 3, 1 / 3), numbers(0.1, 0.8), numbers(0.01, 0.01)
     halfway = numbers(0.45, 0.45, 0.45)
     found = answer(halfway, weights, means, same)
-    yield shaped(found, 3), "It must return one probability for each gap, (N,).", "of the two, that of the imbalanced."
+    yield (
+        shaped(found, 3),
+        "It must return one probability for each gap, as a tensor (N,).",
+        "of the two, that of the imbalanced.",
+    )
     yield (
         ((found >= 0) & (found <= 1)).all(),
         f"A probability lies between zero and one, not at {found[0]:.3g}.",
@@ -109,6 +119,12 @@ def posterior(answer: Callable) -> Iterator[tuple]:
         "With unequal variances it is wrong.",
         "a wide density is a low one: divide by σ, or in logarithms subtract half of log σ².",
     )
+    turned = (part.flip(0) for part in (weights, means, spread))
+    yield (
+        close(answer(gaps, *turned), bayes(gaps, weights, means, spread)),
+        "The same two components of unequal variances in the other order have another posterior.",
+        "weight, mean and variance of a component stand at the same index: turn none of them without the others.",
+    )
     narrow = numbers(1e-4, 1e-4)
     ends = [answer(numbers(end, end), weights, pair, narrow)[0] for end, pair in ((1, means / 8), (0, 0.9 + means / 8))]
     yield (
@@ -116,6 +132,12 @@ def posterior(answer: Callable) -> Iterator[tuple]:
         f"Far from two narrow components it is {ends[0]:.3g} on one side and {ends[1]:.3g} on the other, not one and "
         "zero: both densities round to zero.",
         "stay with logarithms, and let a softmax or a sigmoid take them back.",
+    )
+    tail = answer(numbers(4.0, -3.0), weights, numbers(0.1, 0.8), numbers(1e-2, 1e-3))
+    yield (
+        close(tail, numbers(0, 0)),
+        "Far from both means, the wider component must have the sample, whichever mean is nearer.",
+        "the exponents differ by more and more: compute their difference, and no rule of your own for the tails.",
     )
 
 
@@ -181,10 +203,12 @@ def auc(answer: Callable) -> Iterator[tuple]:
     )
     found = float(answer(degraded * 0.0, degraded))
     yield close(found, 0.5), f"Where all gaps are equal it must be 1/2, not {found:.3f}.", "a tie counts one half."
-    found = float(answer(gaps, degraded))
+    found = float(answer(gaps / 100, degraded))
     yield (
         close(found, 5 / 6),
-        f"With degraded samples at 0.35 and 0.8 and others at 0.05, 0.1 and 0.4, five of six pairs are in order: not "
-        f"{found:.3f}.",
+        "With degraded samples at 0.0035 and 0.008 and others at 0.0005, 0.001 and 0.004, five of six pairs are in "
+        f"order: not {found:.3f}.",
         "compare each degraded sample with each other one, and count; how much larger a gap is does not matter.",
     )
+    found = float(answer(numbers(0.2, 0.4, 0.4, 0.8, 0.4), degraded))
+    yield close(found, 5 / 6), f"With two ties among six pairs it must be 5/6, not {found:.3f}.", "half for each tie."

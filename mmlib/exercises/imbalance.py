@@ -8,12 +8,17 @@ from mmlib.exercises.checking import close, exercise
 from mmlib.instruments import balance
 
 
-@exercise(balance.learning_speed)
+@exercise(balance.learning_speed, finite=False)
 def learning_speed(answer: Callable) -> Iterator[tuple]:
     """The mean over epochs of the share of the way from chance to the curve's own best [kit]."""
     curve = np.array([0.3, 0.5, 0.7, 0.9])
     found = answer(curve, 0.1)
     yield np.ndim(found) == 0, "It must return one number for the whole curve.", "average over the epochs."
+    yield (
+        found <= 1,
+        f"No curve is faster than one that is at its best at once; this is {found:.2f}.",
+        "a mean, no sum.",
+    )
     yield (
         not close(found, curve.mean()) and not close(found, (curve / 0.9).mean()),
         "Guessing already earns some accuracy, and here it counts as learned.",
@@ -41,6 +46,18 @@ def learning_speed(answer: Callable) -> Iterator[tuple]:
         np.isfinite(flat) and close(flat, 0.0),
         f"A curve that stays at chance must have speed zero, not {float(flat):.3f}.",
         "where the best is no better than chance, there is no way to divide by.",
+    )
+    below = float(answer(np.array([0.0, 0.05]), 0.1))
+    yield (
+        np.isfinite(below) and close(below, 0.0),
+        f"A curve that stays *below* chance must have speed zero, not {below:.3f}.",
+        "there is a way only where the best is better than chance.",
+    )
+    uneven = float(answer(np.array([0.1, 0.1, 0.3, 0.5]), 0.1))
+    yield (
+        close(uneven, 3 / 8),
+        f"A curve that rises late, by way of 0, 0, 1/2 and 1, must have the speed 3/8, not {uneven:.3f}.",
+        "the mean over *all* epochs.",
     )
     yield (
         close(found, 0.625),

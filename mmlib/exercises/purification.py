@@ -17,7 +17,7 @@ def keeps(answer: Callable) -> Iterator[tuple]:
     found = answer(posterior, scores, 0.5, 0.5)
     yield (
         shaped(found, 6) and found.dtype == torch.bool,
-        "It must return a true or a false for each sample, (N,).",
+        "It must return a true or a false for each sample, as a tensor (N,).",
         "a comparison of tensors is one; no rows, no numbers.",
     )
     expected = torch.tensor([True, False, False, False, True, False])
@@ -48,6 +48,11 @@ def keeps(answer: Callable) -> Iterator[tuple]:
         not answer(posterior, scores, 0.05, 0.5).any() and answer(posterior, scores, 1.0, 0.0).all(),
         "Its limits are not those that it is given.",
         "use `threshold` and `known`, not one half.",
+    )
+    yield (
+        not answer(posterior, scores.flip(1), 0.5, 0.95).any() and answer(posterior, scores.flip(0), 0.5, 0.5)[4],
+        "Which modality knows a sample must not matter, and the scores are not to be added up or divided once more.",
+        "the largest of a sample's scores, as they are: they have been made relative already, where that is wanted.",
     )
 
 

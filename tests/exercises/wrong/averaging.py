@@ -2,8 +2,11 @@
 
 import copy
 import math
+from itertools import count
 
 import torch
+
+OTHER_SEEDS = count()
 
 
 def averaged(step, of=lambda network: network.parameters(), begin=copy.deepcopy, end=lambda mean, new: None):
@@ -45,6 +48,11 @@ def unit(size, generator):
     return torch.nn.functional.normalize(torch.randn(size, generator=generator), dim=0)
 
 
+def with_a_seed_of_its_own(size, _):
+    generator = torch.Generator().manual_seed(next(OTHER_SEEDS) % 200)  # the same for every call of the answer
+    return torch.randint(0, 2, (size,), generator=generator) * 2.0 - 1
+
+
 WRONG = {
     "decay": [
         (lambda half_life, steps: 0.5 ** (1 / half_life), "however many steps"),
@@ -53,6 +61,8 @@ WRONG = {
         (lambda half_life, steps: 1 - 0.5 / (half_life * steps), "of what is left"),
         (lambda half_life, steps: 2 ** (1 / (half_life * steps)), "between zero and one"),
         (lambda half_life, steps: 0.5 ** (half_life * steps), "n-th root"),
+        (lambda half_life, steps: 0.5 ** (10 / steps), "both numbers count"),
+        (lambda half_life, steps: 0.5 ** (1 / int(half_life * steps)), "need not be a whole number"),
     ],
     "average_of": [
         (averaged(lambda mean, new, n: mean + (new - mean) / max(n, 1)), "a weight of 1/n"),
@@ -75,6 +85,8 @@ WRONG = {
         (trace(lambda v, product: product @ product), "H v with itself"),
         (trace(draw=lambda size, generator: torch.rand(size, generator=generator)), "have a mean of 0.5"),
         (trace(draw=lambda size, generator: torch.ones(size)), "a new vector in every turn"),
-        (trace(draw=lambda size, generator: torch.randn(size)), "draws other vectors"),
+        (trace(draw=lambda size, generator: torch.randn(size)), "the same seed it must draw the same"),
+        (trace(draw=with_a_seed_of_its_own), "with another seed others"),
+        (trace(lambda v, product: v.sum() * product.sum()), "only its diagonal counts"),
     ],
 }

@@ -34,7 +34,7 @@ WRONG = {
         (ahead_by(at_weights=True), "not at the point ahead"),
         (ahead_by(result_sign=-1.0), "wrong sign"),
         (lambda *given: ahead_by()(*given)[1], "two tensors of the weights' shape"),
-        (in_place, "changes the weights"),
+        (in_place, "It changes what it is given"),
     ],
     "predicted_change": [
         (lambda own, fused, step: step * sum(own[k] @ fused[k] for k in own), "The loss would rise"),

@@ -21,6 +21,20 @@ def naive(gaps, weights, means, variances):
     return parts[:, means.argmax()] / parts.sum(1)
 
 
+def half_sorted(gaps, weights, means, variances):
+    order = means.argsort()
+    return joint(gaps, weights[order], means[order], variances).log().softmax(1)[:, 1]
+
+
+def nearer(gaps, weights, means, variances):
+    found = naive(gaps, weights, means, variances)
+    return torch.where(found.isnan(), (gaps - means.amin() > means.amax() - gaps).double(), found)
+
+
+def over_pairs(gaps, bad, value):
+    return value(gaps[bad][:, None] - gaps[~bad]).double().mean()
+
+
 def second(gaps, weights, means, variances):
     return joint(gaps, weights, means, variances).log().softmax(1)[:, 1]
 
@@ -62,6 +76,7 @@ def pairs(gaps, degraded):
 
 WRONG = {
     "relative_gap": [
+        (lambda scores: 1 - (scores / usual(scores)).clamp(max=1).amin(0), "not from one"),
         (difference, "must open no gap"),
         (lambda p: difference((p / p.mean(0)).clamp(max=1)), "their own mean over the *samples*"),
         (lambda p: difference(p / usual(p)), "cut the ratios off at one"),
@@ -71,6 +86,8 @@ WRONG = {
         (lambda p: (p / usual(p)).clamp(max=1), "one gap for each sample"),
     ],
     "posterior": [
+        (half_sorted, "unequal variances in the other order"),
+        (nearer, "no rule of your own for the tails"),
         (naive, "both densities round to zero"),
         (second, "whatever its index"),
         (first, "the probability of the balanced component"),
@@ -91,6 +108,8 @@ WRONG = {
         (lambda g, q: q @ g, "three tensors"),
     ],
     "auc": [
+        (lambda g, bad: 0.5 if len(g.unique()) == 1 else over_pairs(g, bad, lambda d: d > 0), "half for each tie"),
+        (lambda g, bad: over_pairs((g * 100).round(), bad, lambda d: (d.sign() + 1) / 2), "five of six pairs"),
         (lambda g, bad: (pairs(g, bad) > 0).double().mean(), "a tie counts one half"),
         (lambda g, bad: (pairs(g, bad) >= 0).double().mean(), "a tie counts one half"),
         (lambda g, bad: (pairs(g, bad) < 0).double().mean(), "the other order"),

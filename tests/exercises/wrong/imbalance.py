@@ -5,6 +5,17 @@ from itertools import combinations
 import numpy as np
 
 
+def right(curve, chance, mean=np.mean):
+    way = curve.max() - chance
+    return mean(((curve - chance) / way).clip(0, 1)) if way else 0.0
+
+
+def in_place(curve, chance):
+    way = curve.max() - chance
+    curve -= chance
+    return (curve / way).clip(0, 1).mean() if way > 0 else 0.0
+
+
 def last_as_best(curve, chance):
     return ((curve - chance) / max(curve[-1] - chance, 1e-9)).clip(0, 1).mean()
 
@@ -53,6 +64,13 @@ WRONG = {
         (lambda curve, chance: (curve - chance).mean(), "half as high is called slower"),
         (last_as_best, "not at its last"),
         (unclipped, "below chance must count as zero"),
+        (lambda curve, chance: right(curve, chance) * len(curve), "a mean, no sum"),
+        (lambda curve, chance: 0.0 if curve.max() == chance else right(curve, chance), "stays *below* chance"),
+        (in_place, "It changes what it is given"),
+        (
+            lambda curve, chance: float(right(curve, chance, np.median)) * (curve.max() > chance),
+            "the mean over *all* epochs",
+        ),
         (lambda curve, chance: ((curve - chance) / (curve.max() - chance)).clip(0, 1).mean(), "not nan"),
         (
             lambda curve, chance: ((curve - chance) / (curve.max() - chance)).clip(0, 1),
@@ -67,6 +85,7 @@ WRONG = {
         (two_orders, "not averaged"),
         (coalitions_alike, "every coalition counts alike"),
         (rotations, "but not for three"),
+        (lambda names, worth: worth.clear() or dict.fromkeys(names, 1.0), "It changes what it is given"),
         (lambda names, worth: [0.25, 0.55], "a dictionary with a number for every modality"),
     ],
 }
