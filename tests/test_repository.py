@@ -167,6 +167,43 @@ def test_readmes_name_every_notebook_suite_data_set_and_room():
             assert f"`{name}`" in PROSE[where], f"{where} does not mention {name}"
 
 
+def course(title: str) -> tuple[str, list[tuple[list[str], str]]]:
+    """A section of the course's README: its text, and its table's rows, each with the teaching notebook it is about."""
+    _, text = re.split(rf"^##+ {title}\n", PROSE["notebooks/README.md"], flags=re.M)
+    text = re.split(r"^##+ ", text, maxsplit=1, flags=re.M)[0]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if re.match(r"\|[^`|]*(\|[^`|]*)?`0\d`", line)]
+    return text, [(row, re.findall(r"`(\d\d)`", "".join(row))[0]) for row in rows]
+
+
+PLANS = {"One class of 90 minutes": 90, "A day": 360, "Four weeks": 4 * 90}
+
+
+@pytest.mark.parametrize("title", ["The map", "How long it runs", *PLANS])
+def test_every_teaching_notebook_is_in_the_map_and_in_each_plan_or_left_out(title):
+    text, rows = course(title)
+    shown, left_out = {number for _, number in rows}, re.findall(r"`(\d\d)`", "".join(re.findall(r"Left out: [^.]*", text)))
+    assert shown.isdisjoint(left_out)
+    assert shown.union(left_out) == {path.name[:2] for path in (ROOT / "notebooks").glob("0*.ipynb")}
+
+
+@pytest.mark.parametrize(("title", "minutes"), PLANS.items())
+def test_the_minutes_of_a_plan_add_up_and_its_sections_are_there(title, minutes):
+    _, rows = course(title)
+    assert sum(int(row[0]) for row, _ in rows) == minutes
+    for row, number in rows:
+        (notebook,) = (text for where, text in PROSE.items() if re.match(rf"{number}_.*ipynb", where))
+        for name in re.findall(r"\*([^*]+)\*", "".join(row)):
+            assert re.search(rf"^##+ {re.escape(name)}$", notebook, re.M), f"{number} has no section {name}"
+
+
+def test_notebooks_and_the_first_readme_agree_on_how_long_they_take():
+    minutes = {"half a minute": "½", "a minute": "1", "a minute and a half": "1½", "two minutes": "2"}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        (time,) = re.findall(r"^Time: about (.*?) on two CPU cores", PROSE[path.name], re.M)
+        (row,) = (line for line in PROSE["README.md"].splitlines() if line.startswith(f"| `{path.stem}` |"))
+        assert row.endswith(f"| {minutes[time]} min |"), path.name
+
+
 def test_every_way_to_install_installs_the_same():
     """The lines for laptops, the dev container and Binder follow requirements.txt; the Python is new enough."""
     written = (ROOT / "requirements.txt").read_text()
