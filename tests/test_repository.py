@@ -181,7 +181,10 @@ PLANS = {"One class of 90 minutes": 90, "A day": 360, "Four weeks": 4 * 90}
 @pytest.mark.parametrize("title", ["The map", "How long it runs", *PLANS])
 def test_every_teaching_notebook_is_in_the_map_and_in_each_plan_or_left_out(title):
     text, rows = course(title)
-    shown, left_out = {number for _, number in rows}, re.findall(r"`(\d\d)`", "".join(re.findall(r"Left out: [^.]*", text)))
+    shown, left_out = (
+        {number for _, number in rows},
+        re.findall(r"`(\d\d)`", "".join(re.findall(r"Left out: [^.]*", text))),
+    )
     assert shown.isdisjoint(left_out)
     assert shown.union(left_out) == {path.name[:2] for path in (ROOT / "notebooks").glob("0*.ipynb")}
 
