@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--start-timeout", type=int, help="seconds that a notebook's kernel may take to start")
     copy = commands.add_parser("copy", help="write a copy of the notebooks to work in")
     student = commands.add_parser("student", help="the same without the solutions of the exercises")
-    copy.add_argument("out", type=Path, metavar="DIR")
-    student.add_argument("--out", type=Path, default=Path("student"), metavar="DIR", help="default: student")
+    copy.add_argument("out", type=_folder, metavar="DIR")
+    student.add_argument("--out", type=_folder, default=Path("student"), metavar="DIR", help="default: student")
     slides = commands.add_parser("slides", help="show a notebook as slides, with the figures of a run")
     slides.add_argument("number", metavar="NN", help="of the notebook, e.g. 03")
-    slides.add_argument("--out", type=Path, default=Path("runs/quick"), help="where a finished run is used again")
+    slides.add_argument("--out", type=_folder, default=Path("runs/quick"), help="where a finished run is used again")
     data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
     data.add_argument("rest", nargs=argparse.REMAINDER)
@@ -63,6 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = {"run": _run, "slides": _slides, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
     chosen |= dict.fromkeys(("copy", "student"), _copy)
     return chosen[options.command](options)
+
+
+def _folder(name: str) -> Path:
+    """A folder to write to. Nothing, as an unset variable leaves it, is not the current one."""
+    if not name:
+        raise argparse.ArgumentTypeError("a folder's name must not be empty")
+    return Path(name)
 
 
 def _run(options: argparse.Namespace) -> int:

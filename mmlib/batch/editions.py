@@ -14,6 +14,8 @@ from mmlib.exercises.checking import STUB
 def write(folder: Path, solutions: bool) -> list[Path]:
     """Write all notebooks into a folder, which is made, with or without solutions. Raises FileExistsError, with nothing
     written, where one of them is already there: somebody may have worked in it."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file. Name a folder.")
     paths = {source: folder / source.name for source in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
     if there := [path.name for path in paths.values() if path.exists()]:
         raise FileExistsError(

@@ -1,7 +1,8 @@
 """An executed notebook as slides: one HTML file that needs no network. Arrow keys turn pages, N shows the notes.
 
 Every heading and every text begins a slide, with two sentences of each paragraph, all lists and all formulas; the notes
-have the whole text. The figure, table or player that follows stands below it, every further one on a slide of its own.
+have the whole text. The figure, table or player that follows stands below it, every further one on a slide of its own,
+and so does what follows an exercise or a question.
 Of the code, only solutions are shown; parameters, set-up, hints and what a cell prints are not.
 """
 
@@ -46,9 +47,13 @@ def slides(notebook: NotebookNode) -> Iterator[Slide]:
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell not in hidden:
             for shown in _shown(cell):
-                if waiting and "<img" in shown and len(re.sub("<[^>]*>", "", waiting.body)) > _SHORT:
-                    yield waiting  # what would leave a figure too little room
+                asks = heading.startswith(("Exercise", "Predict"))
+                long = waiting and "<img" in shown and len(re.sub("<[^>]*>", "", waiting.body)) > _SHORT
+                if waiting and (asks or long):  # a question stands alone; a long text leaves a figure too little room
+                    yield waiting
                     waiting = None
+                if asks and not shown.startswith("<pre>"):  # the answer
+                    heading = section
                 slide, waiting = waiting or Slide(heading, ""), None
                 slide.body += shown
                 yield slide
@@ -81,7 +86,7 @@ def _shown(cell: NotebookNode) -> Iterator[str]:
     players = ""
     for output in cell.outputs:
         data: Mapping[str, Any] = output.get("data", {})
-        page = "".join(data.get("text/html", ""))
+        page = "".join(data.get("text/html", "")).replace(" ± ", "&nbsp;±&nbsp;")
         if "image/png" in data:
             alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
             yield f'<img src="data:image/png;base64,{data["image/png"]}" alt="{alt}">'

@@ -37,10 +37,10 @@ def notebook():
 def test_headings_texts_and_what_is_shown_become_slides(notebook):
     found = list(slides(notebook))
     exercise, section = ["Exercise · Write it"], ["Section"]
-    assert [slide.heading for slide in found] == ["01 · A title", *section, *exercise * 3, *section * 2]
-    title, section, exercise, one, two, *tables = (slide.body for slide in found)
+    assert [slide.heading for slide in found] == ["01 · A title", *section, *exercise * 2, *section * 4]
+    title, section, exercise, solution, one, two, *tables = (slide.body for slide in found)
     assert "One. Two." in title and "Three" not in title and "of two" in title and "Three" in found[0].notes
-    assert "<math" in section and "Say how" in exercise and "return x &lt; 1" in exercise
+    assert "<math" in section and "Say how" in exercise and "return x &lt; 1" in solution
     assert one.count("<img") == two.count("<img") == 1 and 'alt="A &lt;dot&gt;."' in one
     assert "Back again" in tables[0] and [body.count("<td>") for body in tables] == [10, 10]
     assert all("<th>n</th>" in body for body in tables)
@@ -55,6 +55,6 @@ def test_in_a_browser_keys_turn_pages_and_nothing_is_cut_off(notebook, tmp_path,
     notebook.cells[3].source += " Long." + "\n\nA paragraph of some length, and of another one." * 12
     (tmp_path / "deck.html").write_text(deck(notebook))
     seen = body_of(chromium(probed(tmp_path / "deck.html", CUT_OFF), tmp_path / "profile", height=720))
-    assert seen["slides"] == 7 and not seen["cut"] and not seen["violations"]
-    assert seen["pages"] == ["#2", "#3", "#2", "#7", "#7", "#1", "#1"], "and no further than the first and the last"
+    assert seen["slides"] == 8 and not seen["cut"] and not seen["violations"]
+    assert seen["pages"] == ["#2", "#3", "#2", "#8", "#8", "#1", "#1"], "and no further than the first and the last"
     assert seen["notes"] == [True, False, True]

@@ -139,6 +139,15 @@ def test_a_students_work_is_never_overwritten(written, capsys):
     assert worked.read_bytes() == before
 
 
+def test_what_is_no_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["copy", str(tmp_path / "file")]) == BAD
+    assert "file is a file. Name a folder." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["student", "--out", ""])
+    assert "must not be empty" in capsys.readouterr().err
+
+
 def test_a_copy_is_what_the_kit_has(tmp_path):
     assert main(["copy", str(tmp_path / "mine")]) == 0
     for path in suites.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
