@@ -201,7 +201,7 @@ def auc(answer: Callable) -> Iterator[tuple]:
         f"Where every degraded sample has a larger gap than every other one, it must be 1, not {found:.3f}.",
         "only pairs of a degraded sample and another one count: divide by the number of those.",
     )
-    found = float(answer(degraded * 0.0, degraded))
+    found = float(answer(degraded.double() * 0, degraded))
     yield close(found, 0.5), f"Where all gaps are equal it must be 1/2, not {found:.3f}.", "a tie counts one half."
     found = float(answer(gaps / 100, degraded))
     yield (
