@@ -16,7 +16,7 @@ from mmlib.notebook.picture import Picture
 _HEIGHT = 0.7  # of the window, so that a slider and its figure are seen together
 # Sliders of ipywidgets have no name for a screen reader, and their value is the number of an option. This gives each
 # slider of a cell its label, and the value that is written beside it.
-_NAMES = """<script>{
+NAMES = """<script>{
 const area = document.currentScript?.closest(".jp-OutputArea");
 const name = () => area.querySelectorAll(".widget-slider").forEach(one => {
   const handle = one.querySelector("[role=slider]");
@@ -25,6 +25,18 @@ const name = () => area.querySelectorAll(".widget-slider").forEach(one => {
 });
 if (area) { name(); new MutationObserver(name).observe(area, {childList: true, subtree: true}); }
 }</script>"""
+
+
+def slider_over(values: Sequence[Any], label: str, start: Any) -> ipywidgets.SelectionSlider:
+    """A slider alone, which says so when it is let go; `NAMES` is to be displayed before it."""
+    return ipywidgets.SelectionSlider(
+        options=list(values),
+        value=start,
+        description=label,
+        continuous_update=False,
+        style={"description_width": "initial"},
+        layout={"width": "30em"},
+    )
 
 
 def slide(
@@ -42,24 +54,14 @@ def slide_several(
 ) -> dict[str, ipywidgets.SelectionSlider]:
     """A slider for each label, in this order, with the figure `draw(*values)` below them all; see `slide`. The figure's
     alternative text is `alt` and where the sliders stand."""
-    sliders = {
-        label: ipywidgets.SelectionSlider(
-            options=list(options),
-            value=start[label],
-            description=label,
-            continuous_update=False,
-            style={"description_width": "initial"},
-            layout={"width": "30em"},
-        )
-        for label, options in values.items()
-    }
+    sliders = {label: slider_over(options, label, start[label]) for label, options in values.items()}
 
     def picture() -> Picture:
         chosen = {label: slider.value for label, slider in sliders.items()}
         where = ", ".join(f"{label}: {value}" for label, value in chosen.items())
         return Picture(draw(*chosen.values()), f"{alt.rstrip('.')} ({where}).", height=_HEIGHT)
 
-    display(HTML(_NAMES), *sliders.values())
+    display(HTML(NAMES), *sliders.values())
     handle = display(picture(), display_id=True)
     for slider in sliders.values():
         slider.observe(lambda _: handle.update(picture()), names="value")
