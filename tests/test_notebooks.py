@@ -222,6 +222,12 @@ class TestExercises:
                 hint = cells[place + 1]
                 assert "hint" in hint.metadata.get("tags", []) and hint.source.startswith("Hint: ")
 
+    def test_has_one_live_experiment_which_says_that_single_runs_decide_nothing(self, path):
+        cells = nbformat.read(path, as_version=4).cells
+        (place,) = [place for place, cell in enumerate(cells) if "live.Experiment(" in cell.source]
+        assert len(list(filter(None, cells[place].source.splitlines()))) <= 10
+        assert re.search("^##+ Live: .*single run decides nothing", cells[place - 1].source, re.M | re.S)
+
     def test_guesses_start_empty_and_are_looked_at_later(self, path):
         sources = [cell.source for cell in code(nbformat.read(path, as_version=4))]
         guesses = [source for source in sources if source.startswith("your_")]

@@ -21,7 +21,7 @@ from IPython.display import HTML, display
 
 from mmlib import methods
 from mmlib.data.splits import DomainProtocol, Splits
-from mmlib.models import build_classifier
+from mmlib.models import build_classifier, evaluate
 from mmlib.notebook import plots, widgets
 from mmlib.notebook.picture import Picture
 from mmlib.seeding import one_thread
@@ -35,7 +35,7 @@ class Experiment:
 
     `setting` turns a value into a run and its data: of each part, at most about 2000 samples. `measure` turns the
     method after an epoch, in eval mode, and these parts into a number, `y_label`. The cell itself rehearses with the
-    first value and few samples, for print, and raises what is wrong; an error of a training is written below it.
+    value `start` and few samples, for print, and raises what is wrong; an error of a training is written below it.
     """
 
     setting: Callable[[Any], tuple[Run, Splits]]
@@ -43,16 +43,17 @@ class Experiment:
     config: TrainingConfig
     label: str
     values: Sequence[Any]
+    start: Any
     y_label: str
     _thread: ClassVar = threading.Thread()  # of all experiments: one trains at a time
     _stopping: ClassVar = threading.Event()
 
     def __post_init__(self) -> None:
-        self.slider = widgets.slider_over(self.values, self.label, self.values[0])
+        self.slider = widgets.slider_over(self.values, self.label, self.start)
         self.train, self.stop = ipywidgets.Button(description="Train"), ipywidgets.Button(description="Stop")
         self.stop.disabled, self.status = True, ipywidgets.HTML("A rehearsal with few samples: press Train.")
         self.epochs, self.curves = min(self.config.epochs, 12), {"rehearsal": []}
-        self._fit(self.values[0], 0, min(self.epochs, 4), 120, self.curves["rehearsal"].append)
+        self._fit(self.start, 0, min(self.epochs, 4), 120, self.curves["rehearsal"].append)
         with contextlib.suppress(RuntimeError):  # where there is no kernel, nobody presses a button
             self._kernel = asyncio.get_running_loop()
         if shell := get_ipython():
@@ -124,6 +125,11 @@ class Experiment:
         figure.axes[0].set_xlim(0.9, self.epochs + 0.1)
         ends = [f"{name}: {points[-1]:.3f} after epoch {len(points)}" for name, points in drawn.items()]
         return Picture(figure, f"{self.y_label} by epoch. {'; '.join(ends)}.", height=0.6)
+
+
+def target_accuracy(method: methods.Method, parts: DomainProtocol) -> float:
+    """What the network for the test reaches on the target: something to `measure`."""
+    return evaluate(method.predictor, parts.target)["accuracy"]
 
 
 def _error() -> str:
