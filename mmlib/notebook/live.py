@@ -25,7 +25,7 @@ from mmlib.models import build_classifier, evaluate
 from mmlib.notebook import plots, widgets
 from mmlib.notebook.picture import Picture
 from mmlib.seeding import one_thread
-from mmlib.training import Run, TrainingConfig, fit
+from mmlib.training import Diverged, Run, TrainingConfig, fit
 
 
 @dataclass(eq=False)
@@ -53,7 +53,10 @@ class Experiment:
         self.train, self.stop = ipywidgets.Button(description="Train"), ipywidgets.Button(description="Stop")
         self.stop.disabled, self.status = True, ipywidgets.HTML("A rehearsal with few samples: press Train.")
         self.epochs, self.curves = min(self.config.epochs, 12), {"rehearsal": []}
-        self._fit(self.start, 0, min(self.epochs, 4), 120, self.curves["rehearsal"].append)
+        try:
+            self._fit(self.start, 0, min(self.epochs, 4), 120, self.curves["rehearsal"].append)
+        except Diverged as error:  # a result, which stops no notebook
+            self.status.value = str(error)
         with contextlib.suppress(RuntimeError):  # where there is no kernel, nobody presses a button
             self._kernel = asyncio.get_running_loop()
         if shell := get_ipython():
@@ -118,8 +121,10 @@ class Experiment:
             said = _error()
         self.status.value = f'<div role="status">{said}</div>'
 
-    def _picture(self) -> Picture:
+    def _picture(self) -> Picture | HTML:
         drawn = {name: list(points) for name, points in self.curves.items() if points}
+        if not drawn:
+            return HTML("Nothing to draw yet.")
         lines = {name: pd.DataFrame(points, range(1, len(points) + 1)) for name, points in drawn.items()}
         figure = plots.curves(lines, "epoch", self.y_label, "Single runs, which decide nothing")
         figure.axes[0].set_xlim(0.9, self.epochs + 0.1)
