@@ -180,6 +180,12 @@ class TestTemplate:
             assert not {node.id for node in names} & declared - stored, "not past its check"
             assert not assigned(cell.source) & (SHARED.keys() | declared), cell.source
 
+    def test_no_function_replaces_another(self, notebook):
+        """A cell further down would call the wrong one."""
+        parts = [node for cell in code(notebook) for node in ast.parse(cell.source).body]
+        names = [node.name for node in parts if isinstance(node, ast.FunctionDef)]
+        assert len(names) == len(set(names))
+
     def test_defines_no_classes_and_no_plots(self, notebook):
         for cell in code(notebook):
             assert not re.search(r"^\s*class |plt\.|\.backward\(", cell.source, re.M)
