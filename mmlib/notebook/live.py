@@ -35,7 +35,8 @@ class Experiment:
 
     `setting` turns a value into a run and its data: of each part, at most about 2000 samples. `measure` turns the
     method after an epoch, in eval mode, and these parts into a number, `y_label`. The cell itself rehearses with the
-    value `start` and few samples, for print, and raises what is wrong; an error of a training is written below it.
+    value `start` and few samples, for print, and raises what is wrong with them (a divergence is a result, and raises
+    nothing). An error of a training is written below the buttons.
     """
 
     setting: Callable[[Any], tuple[Run, Splits]]

@@ -1,6 +1,7 @@
 """Live experiments, on toy data and in an event loop like that of a kernel."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,8 @@ def updates(monkeypatch):
     found = []
     handle = SimpleNamespace(update=lambda picture: found.append(picture.alt))
     monkeypatch.setattr(live, "display", lambda *_, display_id=False: handle if display_id else None)
-    return found
+    yield found
+    live.Experiment._end(live.Experiment)  # what a test that failed has left
 
 
 def make(splits, epochs=3, measure=live.target_accuracy):
@@ -29,8 +31,9 @@ def make(splits, epochs=3, measure=live.target_accuracy):
 async def ended(experiment):
     """Once nothing trains, and the kernel has shown that."""
     await asyncio.sleep(0)
-    while experiment._thread.is_alive() or experiment.train.disabled:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while experiment._thread.is_alive() or experiment.train.disabled:
+            await asyncio.sleep(0.01)
 
 
 def test_without_a_browser_it_trains_one_short_setting(toy_splits, updates):
@@ -60,19 +63,28 @@ def test_a_curve_grows_by_epoch_and_earlier_settings_stay(toy_splits, updates):
 
 
 def test_what_is_trained_live_is_what_a_notebook_trains(toy_splits, updates):
-    """The same seed and setting give the same curve, whatever was drawn before."""
+    """The same seed and setting give the same curve, whatever was drawn before and however many threads there are."""
+
+    def noisy(inputs, generator):
+        return inputs + torch.randn(inputs.shape, generator=generator)
+
+    def measure(method, parts):
+        assert torch.get_num_threads() == 1 and not method.training
+        return live.target_accuracy(method, parts)
 
     async def lesson():
-        experiment = make(toy_splits)
+        experiment = make(splits, measure=measure)
         torch.rand(5)
         experiment.train.click()
         await ended(experiment)
         return experiment.curves["half-life = 0.5"]
 
-    seen = asyncio.run(lesson())
-    config = TrainingConfig(epochs=3, device="cpu")
+    splits = replace(toy_splits, augmentations={"left": noisy})
     run = Run("ema", "there", 0, ("left", "right"), settings=(("half_life", 0.5),))
-    trained = train_run(run, toy_splits, config)
+    trained = train_run(run, splits, TrainingConfig(epochs=3, device="cpu"))
+    torch.set_num_threads(2)
+    seen = asyncio.run(lesson())
+    torch.set_num_threads(1)
     assert [*trained.history.frame()["target accuracy"]] == seen
 
 
