@@ -380,7 +380,7 @@ time.sleep(600 if first else 0)"""
             assert (lost.job, lost.why) == (1, "2 workers died while they ran it.")
             results = parallel([joblib.delayed(abs)(-1), joblib.delayed(time.sleep)(600)])
             assert next(results) == 1
-            for connection in cluster.scheduler.client_comms.values():
+            for connection in list(cluster.scheduler.client_comms.values()):  # of which its own thread may remove some
                 cluster.loop.add_callback(connection.abort)
             what = f"The connection to Dask's scheduler at {cluster.scheduler_address} was lost"
             with pytest.raises(ClusterLost, match=re.escape(what)):
