@@ -34,7 +34,8 @@ CUT_OFF = """
 const violations = []; document.addEventListener("securitypolicyviolation", event => violations.push(event.blockedURI));
 const seen = { slides: slides.length, cut: [], pages: [], notes: [], violations };
 slides.forEach((slide, place) => {
-  location.hash = place + 1; show();
+  slides.forEach(other => other.classList.toggle("shown", other === slide));
+  fit(slide);
   const body = slide.querySelector(".body"), box = slide.getBoundingClientRect();
   const fits = body.scrollHeight <= body.clientHeight && body.scrollWidth <= body.clientWidth;
   if (!fits || box.width !== innerWidth || box.height !== innerHeight) seen.cut.push(place + 1);

@@ -162,11 +162,12 @@ def used(path: Path) -> None:
 
 
 def set_aside(path: Path, error: BaseException | None) -> str:
-    """Rename a damaged file of the cache, so that nothing trips over it again and it can still be looked at; says what
-    happened. One that merely cannot be read just now stays as it is, and so does one of a shared cache."""
+    """Rename a damaged file, so that nothing trips over it again and it can still be looked at; says what happened. One
+    that merely cannot be read just now stays as it is, and so does one of a shared cache."""
     if isinstance(error, OSError):
         return f"{path} cannot be read ({error})"
-    if cache_directory() not in path.parents:  # a shared cache's
+    shared = os.environ.get("MMLIB_SHARED_CACHE")
+    if shared and Path(shared) in path.parents:
         return f"{path} is damaged ({error})"
     place = path.with_name(f"{path.name}.damaged")
     with contextlib.suppress(OSError):
