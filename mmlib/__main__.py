@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     student.add_argument("--out", type=_folder, default=Path("student"), metavar="DIR", help="default: student")
     slides = commands.add_parser("slides", help="show a notebook as slides, with the figures of a run")
     slides.add_argument("number", metavar="NN", help="of the notebook, e.g. 03")
+    slides.add_argument("--notebooks", type=Path, metavar="DIR", help="as of run")
     slides.add_argument("--out", type=_folder, default=Path("runs/quick"), help="where a finished run is used again")
     data = commands.add_parser("data", help="prepare a data set; NAME --help says more", add_help=False)
     data.add_argument("name", nargs="?")
@@ -136,13 +137,15 @@ def _copy(options: argparse.Namespace) -> int:
 
 def _slides(options: argparse.Namespace) -> int:
     from mmlib.batch.runner import SLIDES
-    from mmlib.batch.suites import read
+    from mmlib.batch.suites import NOTEBOOKS, read
 
-    status = main(["run", "--only", options.number, "--out", str(options.out)])
-    if not status:
-        for job in read("quick").jobs([options.number], {}):
-            print(f"The slides: {(options.out / job.name / SLIDES).resolve()}")
-    return status
+    folder = options.notebooks or NOTEBOOKS
+    given = ["--only", options.number, "--notebooks", str(folder), "--out", str(options.out)]
+    if status := main(["run", *given]):
+        return status
+    for job in read("quick", folder).jobs([options.number], {}):
+        print(f"The slides: {(options.out / job.name / SLIDES).resolve()}")
+    return 0
 
 
 def _data(options: argparse.Namespace) -> int:

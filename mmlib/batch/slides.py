@@ -43,9 +43,8 @@ def slides(notebook: NotebookNode) -> Iterator[Slide]:
     """The slides, in order."""
     section = heading = ""
     waiting = None  # a slide of text, for what the next cells show
-    hidden = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]  # parameters and set-up
     for cell in notebook.cells:
-        if cell.cell_type == "code" and cell not in hidden:
+        if cell.cell_type == "code":
             for shown in _shown(cell):
                 asks = heading.startswith(("Exercise", "Predict"))
                 long = waiting and "<img" in shown and len(re.sub("<[^>]*>", "", waiting.body)) > _SHORT

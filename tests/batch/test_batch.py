@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import joblib
 import pandas as pd
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
+from mmlib.__main__ import BAD, main
 from mmlib.batch import execution, run, suites
 from mmlib.batch import page as report
 from mmlib.batch.backend import Backend, ClusterLost, Lost
@@ -412,6 +414,19 @@ def test_a_cluster_that_loses_machines_keeps_what_is_finished(kit, monkeypatch, 
     assert "It is gone. What is finished is kept; the same command resumes." in said.err
     assert list(kit.results()) == ["01_good"]
     assert "Not run yet: 02_good, 03_good" in (kit.out / "index.html").read_text() and not kit.leftovers()
+
+
+def test_slides_are_those_of_a_run_that_is_used_again(kit, capsys):
+    table = "<table><tbody><tr><td>seen</td></tr></tbody></table>"
+    kit.notebook("01_good", f"from IPython.display import HTML\nHTML('{table}')")
+    where = ["--notebooks", str(kit.notebooks), "--out", str(kit.out)]
+    for _ in range(2):
+        assert main(["slides", "01", *where]) == 0
+        said = capsys.readouterr().out
+        place = Path(re.search("The slides: (.*)", said)[1])
+        assert place == kit.out / "01_good" / "slides.html" and "<td>seen</td>" in place.read_text()
+    assert "1 of 1 runs are already finished" in said
+    assert main(["slides", "99", *where]) == BAD and "99" in capsys.readouterr().err
 
 
 def test_the_module_is_a_command():
