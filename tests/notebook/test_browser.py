@@ -89,7 +89,7 @@ IN_PAGE = """(() => {
 })()"""
 
 
-def until(found: Callable[[], Any], seconds: float = 90) -> Any:
+def until(found: Callable[[], Any], seconds: float = 240) -> Any:
     """What it returns as soon as that is true."""
     end = time.monotonic() + seconds
     while not (value := found()):

@@ -57,11 +57,11 @@ def test_kernels_share_a_cache_beside_a_read_only_one(read_only, tmp_path):
     """What the shared cache has is loaded; of the rest each kernel trains a part, nothing is trained twice."""
     (own := tmp_path / "own").mkdir()
     caches = {"MMLIB_CACHE": str(own), "MMLIB_SHARED_CACHE": str(read_only["shared"])}
-    command = [sys.executable, "-m", "jupyter", "execute", "--timeout=60", str(read_only["folder"] / "n.ipynb")]
+    command = [sys.executable, "-m", "jupyter", "execute", "--timeout=240", str(read_only["folder"] / "n.ipynb")]
     options = {"env": os.environ | caches | {"OMP_NUM_THREADS": "1"}, "cwd": tmp_path, "text": True}
     started = [subprocess.Popen(command, stderr=subprocess.PIPE, **options) for _ in range(KERNELS)]
     for process in started:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert not process.returncode, errors
     said = [json.loads(path.read_text()) for path in own.glob("*.said")]
     assert [one["folder"] for one in said] == [str(read_only["folder"])] * KERNELS
