@@ -33,12 +33,11 @@ class ClaimRow:
     statement: str
     verdict: str
     measured: str
-    notebook: str  # its number
-    parameters: str
-    key: bool
+    key: bool  # whether the notebook is about it
 
     @property
     def decided(self) -> bool:
+        """Whether it holds or fails."""
         return self.verdict in (VERDICTS[True], VERDICTS[False])
 
 
@@ -149,7 +148,7 @@ def _configuration(
     name, unread = notebook.removesuffix(".ipynb"), {}
 
     def read(some: Sequence[Result]) -> Configuration:
-        claims, scores = _claim_rows(notebook, parameters, some), _scores(_training_runs(some))
+        claims, scores = _claim_rows(some), _scores(_training_runs(some))
         return Configuration(name, parameters, some[0].name, claims, scores, _figures(some[0], out))
 
     def readable(some: Sequence[Result]) -> bool:
@@ -186,16 +185,15 @@ def _for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
     return table.map(harmless).rename(columns=harmless)
 
 
-def _claim_rows(notebook: str, parameters: str, runs: Sequence[Result]) -> list[ClaimRow]:
+def _claim_rows(runs: Sequence[Result]) -> list[ClaimRow]:
     """Every claim of one configuration."""
     claims: dict[str, list[dict[str, Any]]] = {}
     for result in runs:
         for record in result.records:
             for claim in record["claims"]:
                 claims.setdefault(claim["statement"], []).append(claim)
-    number = notebook.split("_")[0]
     return [
-        ClaimRow(statement, *over_runs(made), number, parameters, any(claim.get("key") for claim in made))
+        ClaimRow(statement, *over_runs(made), any(claim.get("key") for claim in made))
         for statement, made in claims.items()
     ]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmlib.equations import averaging
 from mmlib.exercises.checking import close, exercise
-from mmlib.instruments.hessian import HessianProduct
+from mmlib.instruments.hessian import HessianProduct, quadratic_forms
 from mmlib.seeding import torch_generator
 
 
@@ -135,8 +135,7 @@ def average_of(answer: Callable) -> Iterator[tuple]:
 
 def hutchinson(times: HessianProduct, size: int, vectors: int, generator: torch.Generator) -> float:
     """The kit's estimate of a trace by random signs."""
-    signs = [torch.randint(0, 2, (size,), generator=generator) * 2.0 - 1 for _ in range(vectors)]
-    return float(torch.stack([vector @ times(vector) for vector in signs]).mean())
+    return float(quadratic_forms(times, size, generator, vectors, torch.empty(())).mean())
 
 
 @exercise(hutchinson)

@@ -5,6 +5,7 @@ Nothing here stops a notebook: where a function is missing or wrong, the check s
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +30,14 @@ class Finding(NamedTuple):
     hint: str
 
 
+@dataclass(frozen=True)
 class Exercise:
     """A function to be written: the kit's own, and the properties of a right one, from the simplest on."""
 
-    def __init__(
-        self, name: str, kit: Callable, properties: Callable[[Callable], Iterator[tuple]], finite: bool = True
-    ) -> None:
-        self.name, self.kit, self.properties, self.finite = name, kit, properties, finite
+    name: str
+    kit: Callable
+    properties: Callable[[Callable], Iterator[tuple]]
+    finite: bool  # whether what is no finite number is wrong whatever the properties say
 
     def __call__(self, answer: Callable) -> Callable:
         """Print what the check says of an answer, and return the function to go on with: the answer where it is right,

@@ -7,6 +7,7 @@ import torch
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.equations import losses
 from mmlib.exercises.checking import close, exercise, shaped
+from mmlib.instruments import coalition_accuracies
 from mmlib.models import MultimodalClassifier, build_classifier
 from mmlib.seeding import torch_generator
 
@@ -50,12 +51,9 @@ def drop_probability(answer: Callable) -> Iterator[tuple]:
     )
 
 
-@torch.no_grad()
 def without(network: MultimodalClassifier, dataset: MultimodalDataset, gone: str) -> float:
     """The kit's accuracy of the fused head with the features of one modality set to zero."""
-    features = network.eval()(dataset.whole().inputs).features
-    keep = torch.tensor([float(name != gone) for name in features])
-    return (network.fuse(features, keep).argmax(1) == dataset.labels).double().mean().item()
+    return coalition_accuracies(network, dataset)[frozenset(network.modalities) - {gone}]
 
 
 @exercise(without)

@@ -73,13 +73,18 @@ def trace(
         raise ValueError(f"vectors must be at least 2 for a standard error, not {vectors}.")
     times, size = product(network, loss, parameters)
     like = next(iter((parameters or named_parameters(network)).values()))
+    values = quadratic_forms(times, size, generator, vectors, like)
+    return TraceEstimate(float(values.mean()), float(values.std() / vectors**0.5))
+
+
+def quadratic_forms(times: HessianProduct, size: int, generator: torch.Generator, vectors: int, like: Tensor) -> Tensor:
+    """vᵀ H v, (vectors,) float64, for Rademacher vectors v, (size,), where and as precise as `like` is."""
     draws = []
     for _ in range(vectors):
         signs = torch.randint(0, 2, (size,), generator=generator, device=generator.device) * 2 - 1
         vector = signs.to(like)
         draws.append(vector @ times(vector))
-    values = torch.stack(draws).double()
-    return TraceEstimate(float(values.mean()), float(values.std() / vectors**0.5))
+    return torch.stack(draws).double()
 
 
 def top_eigenvalues(

@@ -108,10 +108,11 @@ class Experiment:
             said = _error()
         self._kernel.call_soon_threadsafe(self._show, said, False)
 
-    def _end(self, *_: object) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+    @classmethod  # registered once for all experiments, however often their cells are run
+    def _end(cls, *_: object) -> None:
+        cls._stopping.set()
+        if cls._thread.is_alive():
+            cls._thread.join()
 
     def _show(self, said: str, training: bool) -> None:
         self.train.disabled, self.stop.disabled = training, not training

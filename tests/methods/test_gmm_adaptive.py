@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from mmlib.data.digits.degradation import degrade, degraded_samples
 from mmlib.equations.losses import gap_penalty, modality_gap, shift_penalty, true_class_scores
+from mmlib.exercises import adaptive as exercises
 from mmlib.instruments import separation_scores
 from mmlib.methods import EMA, SWA, SWAD, build
 from mmlib.models import build_classifier
@@ -48,6 +49,20 @@ def stage_two(data, **options):
 def seeded_losses(method, batch):
     torch.manual_seed(0)
     return {name: loss.item() for name, loss in method.step_losses(batch).items()}
+
+
+def test_the_exercises_ask_for_what_the_method_does():
+    data = mismatched(200)
+    method = stage_two(data, **OFF | {"gap": 0.5, "alignment": 2.0, "release": 0.7, "trust": 1.5})
+    batch = data.whole()
+    found, logits = seeded_losses(method, batch), method.model(batch.inputs).unimodal_logits
+    weights = exercises.head_weights.kit(method.scores, method.imbalance, 0.7, 1.5)
+    assert weights.std() > 0.1
+    for (name, of_head), weight in zip(logits.items(), weights, strict=True):
+        expected = (weight * functional.cross_entropy(of_head, batch.labels, reduction="none")).mean()
+        assert found[name] == pytest.approx(expected.item(), rel=1e-5)
+    penalty = exercises.alignment_penalty.kit(true_class_scores(logits, batch.labels), method.imbalance, 2.0)
+    assert found["gap"] == pytest.approx(0.5 * penalty.mean().item(), rel=1e-5)
 
 
 class TestStages:

@@ -19,7 +19,7 @@ def updates(monkeypatch):
     handle = SimpleNamespace(update=lambda picture: found.append(picture.alt))
     monkeypatch.setattr(live, "display", lambda *_, display_id=False: handle if display_id else None)
     yield found
-    live.Experiment._end(live.Experiment)  # what a test that failed has left
+    live.Experiment._end()  # what a test that failed has left
 
 
 def make(splits, epochs=3, measure=live.target_accuracy):
