@@ -128,7 +128,8 @@ class Experiment:
         if not drawn:
             return HTML("Nothing to draw yet.")
         lines = {name: pd.DataFrame(points, range(1, len(points) + 1)) for name, points in drawn.items()}
-        figure = plots.curves(lines, "epoch", self.y_label, "Single runs, which decide nothing")
+        title = "A rehearsal with few samples" if "rehearsal" in drawn else "Single runs, which decide nothing"
+        figure = plots.curves(lines, "epoch", self.y_label, title)
         figure.axes[0].set_xlim(0.9, self.epochs + 0.1)
         ends = [f"{name}: {points[-1]:.3f} after epoch {len(points)}" for name, points in drawn.items()]
         return Picture(figure, f"{self.y_label} by epoch. {'; '.join(ends)}.", height=0.6)
