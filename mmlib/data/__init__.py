@@ -1,10 +1,12 @@
-"""Data behind one interface: `load(name, **dials)` returns `Splits` for every data set of the kit."""
+"""Data behind one interface: `load(name, **dials)` returns `Splits` for every data set of the kit, `from_folder` a data
+set of your own."""
 
 from importlib import import_module
 from types import ModuleType
 
 from mmlib.data.cache import MissingData, cache_directory
 from mmlib.data.dataset import Batch, MultimodalDataset, concatenate
+from mmlib.data.folder import from_folder
 from mmlib.data.splits import DomainProtocol, Splits, with_shuffled_labels
 from mmlib.data.stored import open_prepared
 from mmlib.seeding import one_thread
@@ -59,6 +61,7 @@ __all__ = [
     "cache_directory",
     "concatenate",
     "content_of",
+    "from_folder",
     "load",
     "module_of",
     "reader",

@@ -29,7 +29,7 @@ class MultimodalDataset:
     """N samples in any number of modalities.
 
     Tensors may live in memory, on a GPU, or on disk (`stored.StoredRows`); the interface is the same.
-    Build one from your own arrays with `MultimodalDataset.from_arrays`.
+    Build one from your own arrays with `MultimodalDataset.from_arrays`, from your own files with `data.from_folder`.
     """
 
     inputs: dict[str, Tensor | StoredRows]  # modality → (N, …)
@@ -68,7 +68,7 @@ class MultimodalDataset:
             torch.zeros(count, dtype=torch.int64) if domains is None else _integer_vector("domains", domains)
         )
         for name in inputs:
-            _check_name(name)
+            check_name(name)
         tensors = {name: _input_tensor(name, array, count) for name, array in inputs.items()}
         truth_tensors = {name: _tensor(array) for name, array in (truth or {}).items()}
         for name, tensor in {"domains": domain_tensor, **truth_tensors}.items():
@@ -315,12 +315,15 @@ LOSSES = ("fused", "contrast", "translation", "distance", "classes", "entropy", 
 LOSSES += ("alignment", "gap", "shift")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str, where: str = "") -> None:
+    """Raises a ValueError, which begins with `where`, for what no modality can be called."""
     if not name or "." in name or name in LOSSES or hasattr(torch.nn.ModuleDict, name):
-        raise ValueError(f"A modality cannot be called {name!r}: networks and losses have other uses for this name.")
+        raise ValueError(
+            f"{where}A modality cannot be called {name!r}: networks and losses have other uses for this name."
+        )
 
 
-_LARGEST = 1e9  # of inputs: their squares still have a variance in single precision
+LARGEST = 1e9  # of inputs: their squares still have a variance in single precision
 
 
 def _input_tensor(name: str, array: np.ndarray | Tensor, count: int) -> Tensor:
@@ -333,10 +336,10 @@ def _input_tensor(name: str, array: np.ndarray | Tensor, count: int) -> Tensor:
         raise ValueError(f"Modality {name!r} has shape {tuple(tensor.shape)}: its samples are empty.")
     if tensor.is_floating_point():
         low, high = map(float, tensor.aminmax())  # much faster than to look at every value, and NaN where one is
-        if not (low >= -_LARGEST and high <= _LARGEST):
-            sample = int((~(tensor.double().abs() <= _LARGEST)).flatten(1).any(1).nonzero()[0])
+        if not (low >= -LARGEST and high <= LARGEST):
+            sample = int((~(tensor.double().abs() <= LARGEST)).flatten(1).any(1).nonzero()[0])
             raise ValueError(
-                f"Modality {name!r} has NaN, infinite values or values beyond ±{_LARGEST:g}, first in sample {sample}: "
+                f"Modality {name!r} has NaN, infinite values or values beyond ±{LARGEST:g}, first in sample {sample}: "
                 "repair, rescale or leave out such samples."
             )
     return tensor.float() if tensor.dtype == torch.float64 else tensor

@@ -1,6 +1,6 @@
 """Training, validation and test parts of a data set, and protocols over its domains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from mmlib.data.dataset import MultimodalDataset, concatenate
-from mmlib.seeding import one_thread
+from mmlib.seeding import one_thread, torch_generator
+
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,33 @@ class Splits:
     target_parts: tuple[str, ...] = ("test",)
     about: str = ""  # data set, protocol and missing clips, for every table made from it
 
+    @classmethod
+    def of(cls, data: MultimodalDataset, fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> "Splits":
+        """Your own data in three parts: those that its truth `part` names by 0, 1 and 2, where `from_folder` read them
+        from a table; otherwise drawn in these fractions, stratified by domain and class.
+
+        Its front end becomes that of the splits. Raises a ValueError for wrong fractions and an empty part.
+        """
+        if len(fractions) != len(PARTS):
+            raise ValueError(f"fractions must be three, of {', '.join(PARTS)}, not {list(fractions)}.")
+        if "part" in data.truth:
+            parts = [data.subset(data.truth["part"] == number) for number in range(len(PARTS))]
+        else:
+            parts = data.split(fractions, torch_generator("split", seed))
+        for name, part in zip(PARTS, parts, strict=True):
+            if not len(part):
+                raise ValueError(f"The {name} part is empty: {len(data)} samples are too few, or none is named so.")
+        return cls(
+            *(replace(part, front_end={}) for part in parts),
+            front_end=data.front_end,
+            augmentations={},
+            sample_rates={
+                name: function.sample_rate
+                for name, function in data.front_end.items()
+                if hasattr(function, "sample_rate")
+            },
+        )
+
     @property
     def is_stand_in(self) -> bool:
         """Whether these are synthetic clips that only have a benchmark's layout (`about` says so as well)."""
@@ -34,9 +63,8 @@ class Splits:
 
     def preprocessed(self, device: str | torch.device = "cpu") -> "Splits":
         """What the networks see: the front end applied once, resident on the device."""
-        names = ("train", "validation", "test")
         with one_thread():
-            parts = {name: getattr(self, name).to(device).transform(self.front_end) for name in names}
+            parts = {name: getattr(self, name).to(device).transform(self.front_end) for name in PARTS}
         return replace(self, **parts, front_end={})
 
     def leave_out(self, target: str) -> "DomainProtocol":

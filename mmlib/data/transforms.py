@@ -21,18 +21,19 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 5
 class LogMel(nn.Module):
     """Waveform (batch, time) → log-mel spectrogram (batch, 1, mels, frames), zero mean and unit variance per clip.
 
-    Frames are not padded: `frames = (time − window) // hop + 1`.
+    Sound is int16, or floating point in −1 … 1. Frames are not padded: `frames = (time − window) // hop + 1`.
     """
 
     def __init__(self, sample_rate: int = 8000, window: int = 256, hop: int = 128, mels: int = 40) -> None:
         super().__init__()
+        self.sample_rate = sample_rate
         self.mel = torchaudio.transforms.MelSpectrogram(
             sample_rate, n_fft=window, hop_length=hop, n_mels=mels, center=False
         )
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, time) → (batch, 1, mels, frames)."""
-        return _standardise((self.mel.to(waveform.device)(waveform) + 1e-6).log()).unsqueeze(1)
+        return _standardise((self.mel.to(waveform.device)(as_waveform(waveform)) + 1e-6).log()).unsqueeze(1)
 
 
 class ScaleImages:

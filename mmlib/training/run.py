@@ -149,8 +149,10 @@ def train_run(
     Each epoch is also evaluated on the unseen domain ("target"); with `by_epoch`, its weights are kept, where they are
     small enough (`Trained.networks`).
     A training that finds its `checkpoint` resumes from it; see `fit`. `variant` stands for the run's method, by default
-    what has its name here and now. Raises like `fit`.
+    what has its name here and now. Raises like `fit`, and a ValueError for splits that are neither.
     """
+    if splits.front_end:
+        raise ValueError("These splits hold raw signals: train on `splits.preprocessed()`.")
     train, validation, source_test, target = run.protocol(splits)
     config, options = run.configured(config)
     model = architecture.build(train.input_shapes, len(train.class_names), run.seed)

@@ -18,6 +18,7 @@ from mmlib.data.cache import MissingData, source_hash
 from mmlib.data.clips.media import MOST_LOST, every_second, read_media
 from mmlib.data.clips.preparation import Clip, Recipe
 from mmlib.data.dataset import MultimodalDataset
+from mmlib.data.files import ENDINGS
 from mmlib.data.splits import Splits
 from mmlib.data.stored import Prepared, open_prepared
 from mmlib.data.transforms import Augmentation
@@ -25,7 +26,6 @@ from mmlib.seeding import torch_generator
 
 STAND_IN = "STAND-IN.txt"  # lies in a folder of synthetic clips that only have a data set's layout
 _READ = "as players show it, on one clock"  # how clips are read; what was prepared otherwise is another data set
-_VIDEOS = (".mp4", ".webm", ".mkv", ".avi", ".flv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp")
 HELD_OUT, FOLDS = "held out", "folds"
 FrontEnd = Callable[[Tensor], Tensor]  # raw signals → inputs
 Found = tuple[list[Clip], dict[str, str]]  # clips of the lists below a folder; parameters for the recipe
@@ -236,7 +236,7 @@ def videos_below(folder: Path, identity: Callable[[str], str] = str) -> Callable
     ValueError that names both where a clip has two videos."""
     there = defaultdict(list)
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _VIDEOS and path.is_file():
+        if path.suffix.lower() in ENDINGS["video"] and path.is_file():
             there[identity(path.stem)].append(path)
 
     def find(name: str, otherwise: Path) -> Path:
