@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -112,6 +113,24 @@ def toy_dataset(count: int = 240, classes: int = 3, seed: int = 0, size: int = 8
     return MultimodalDataset.from_arrays(
         {"left": left, "right": right}, labels, domains, [f"class {i}" for i in range(classes)], ["here", "there"]
     )
+
+
+def write_own_folder(folder: Path, per_class: int = 8) -> None:
+    """A user's data: sound and pictures of two classes that both tell apart, and `domains.csv`, "day" and "night"."""
+    from mmlib.data.clips.media import picture_bytes, write_sound
+
+    rows = ["stem,domain"]
+    for label, name in enumerate(("cat", "dog")):
+        for number in range(per_class):
+            draw = np.random.default_rng([label, number])
+            time = np.arange(4000) / 8000
+            tone = 6000 * np.sin(2 * np.pi * (400 + 600 * label) * time) + draw.normal(0, 500, len(time))
+            write_sound(folder / name / f"{number:03}.wav", tone.astype(np.int16), 8000)
+            picture = draw.integers(0, 60, (20, 30, 3), np.uint8)
+            picture[..., 2 * label] += 180  # red or blue
+            (folder / name / f"{number:03}.jpg").write_bytes(picture_bytes(picture))
+            rows.append(f"{name}/{number:03},{('day', 'night')[number % 2]}")
+    (folder / "domains.csv").write_text("\n".join(rows))
 
 
 def write_notebook(path: Path, parameters: str, code: str) -> Path:

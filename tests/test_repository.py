@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import write_own_folder
 
 from mmlib import methods
 from mmlib.batch import suites
@@ -246,9 +247,12 @@ def shortened(example: str, *replaced: tuple[str, str]) -> str:
     return example
 
 
-def test_the_readme_reads_own_data_in_ten_lines(capsys):
+def test_the_readme_reads_own_data_in_ten_lines(capsys, tmp_path, monkeypatch):
     (example,) = examples("README.md")
     assert len(list(filter(None, example.splitlines()))) <= 10
+    write_own_folder(tmp_path / "data")
+    (tmp_path / "data" / "domains.csv").rename(tmp_path / "domains.csv")
+    monkeypatch.chdir(tmp_path)
     exec(example, {})
     assert "'target accuracy'" in capsys.readouterr().out
 

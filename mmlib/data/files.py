@@ -86,7 +86,7 @@ class Form:
         return round(self.seconds * self.sample_rate)
 
     def _sound(self, path: Path) -> np.ndarray:
-        heard = _media().read_media(path, self.sample_rate, stop=self.seconds).waveform[: self._samples]
+        heard = _media().read_media(path, self.sample_rate, stop=self.seconds).waveform
         return np.pad(heard, (0, self._samples - len(heard)))
 
     def _video(self, path: Path) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -186,7 +186,7 @@ def _by_modality(samples: Samples) -> dict[str, list[Path]]:
     return {name: found[name] for name in sorted(found)}
 
 
-def _few(what: Iterable[str]) -> str:
+def _few(what: Collection[str]) -> str:
     """The first three, and how many more there are."""
     first, rest = [*what][:3], [*what][3:]
     return "; ".join(first) + (f"; and {len(rest)} more" if rest else "")
@@ -247,7 +247,7 @@ def _rows(table: str | Path | pd.DataFrame, where: str) -> pd.DataFrame:
         if not Path(table).is_file():
             raise FileNotFoundError(f"{table} is missing: expected a table with the columns stem and domain.")
         try:
-            table = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = pd.read_csv(table, dtype=str, keep_default_na=False)
         except ValueError as error:  # also of its encoding
             raise ValueError(f"{table} is not a CSV file in UTF-8: {error}. Save the table as one.") from error
     unknown = [str(name) for name in table.columns if name not in _COLUMNS]
