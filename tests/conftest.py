@@ -26,8 +26,7 @@ WITHOUT_JUPYTER = (sys.executable, str(ROOT / "tests" / "without_jupyter.py"))  
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Notebooks last, because they run beside all other tests (`notebooks`); what is timed, or waited for, after them,
-    alone."""
+    """Notebooks last, because they run beside all other tests (`notebooks`); what is timed after them, alone."""
     items.sort(
         key=lambda item: 2 if item.get_closest_marker("alone") else 1 if item.get_closest_marker("notebook") else 0
     )

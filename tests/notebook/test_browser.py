@@ -32,8 +32,6 @@ LECTURERS = ("00_start_here.ipynb", "02_weight_averaging_and_flatness.ipynb", "0
 STUDENTS = "03_adaptive_modality_dropout.ipynb"
 SMALL = "small.ipynb"
 
-pytestmark = pytest.mark.alone  # the browser is waited for
-
 # What the functions below call in the page. Lab renders the cells that are near the screen alone, so a cell is looked
 # at after it has been scrolled to.
 IN_PAGE = """(() => {
