@@ -247,7 +247,7 @@ class TestExercises:
 
 
 # A little of everything on human speech and handwriting, with seeds that no other test uses.
-FEW = {"seeds": 2, "first_seed": 3, "epochs": 2, "warm_up": 2, "training_samples": 600, "directions": 2}
+FEW = {"seeds": 2, "first_seed": 3, "epochs": 2, "warm_up": 2, "training_samples": 300, "directions": 2}
 QUICK = {"seeds": 2, "first_seed": 3, "epochs": 1, "data": "stand-in"}
 # SlowOnly on flow and ResNet-18 on sound from kept activations, as the papers train them; and everything else at once.
 PAPERS = {"benchmark": "epic_kitchens", "modalities": "flow+audio", "encoder": "papers", "augment": False}
@@ -259,7 +259,7 @@ MORE = {
     "09": {"epochs": 3},
     "06": {"tuning": "grid", "arms": True, "epochs": 1},
     "08": {"degradation": "noise", "degraded_in": "everywhere", "rivals": True, "tuned": True, "sensitivity": True}
-    | {"epochs": 2, "warm_up": 1, "training_samples": 300},
+    | {"epochs": 2, "warm_up": 1, "training_samples": 150},
 }
 
 
@@ -307,7 +307,7 @@ def claims_here(monkeypatch):
     without Jupyter, which executes every notebook at its defaults meanwhile."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers have to be started
 
-    fewer, load = {"av_digits": {"pairs": 500}, "spoken_digits": {"samples_per_class": 40}}, data.load
+    fewer, load = {"av_digits": {"pairs": 200}, "spoken_digits": {"samples_per_class": 15}}, data.load
     monkeypatch.setattr("mmlib.data.load", lambda name, **dials: load(name, **fewer[name] | dials))
 
     def claims(job):
