@@ -133,11 +133,10 @@ def _strokes(images: Tensor, generator: torch.Generator) -> Tensor:
 def _picture(strokes: Tensor, domains: Tensor, dials: Dials, generator: torch.Generator) -> Tensor:
     """Strokes (N, 1, 32, 32) in their domain's rendering, through a noisy sensor."""
     grain, noise = torch.randn(2, *strokes.shape, generator=generator)
-    ink = strokes
-    thick = functional.max_pool2d(strokes, 3, 1, 1)
-    chalk = 0.2 + 0.8 * strokes * (0.6 + 0.5 * grain).clamp(0, 1)
-    contour = 0.1 + 0.9 * (thick - 0.6 * strokes)
-    rendered = _by_domain([ink, chalk, contour], domains, dials.domain_shift)
+    own, (chalk, contour) = strokes.clone(), (domains == DOMAINS.index(name) for name in ("chalk", "contour"))
+    own[chalk] = 0.2 + 0.8 * strokes[chalk] * (0.6 + 0.5 * grain[chalk]).clamp(0, 1)
+    own[contour] = 0.1 + 0.9 * (functional.max_pool2d(strokes[contour], 3, 1, 1) - 0.6 * strokes[contour])
+    rendered = torch.lerp(strokes, own, dials.domain_shift)
     seen = 0.5 + dials.image_contrast * (rendered - 0.5) + 0.12 * noise
     if dials.image_occlusion:
         area = torch.full((len(strokes),), dials.image_occlusion)
@@ -190,11 +189,6 @@ def _motion(strokes: Tensor, domains: Tensor, dials: Dials, generator: torch.Gen
     sign = torch.where(torch.rand(count, 1, 1, 1, generator=generator) < 0.5, -1.0, 1.0)
     translation = torch.stack([direction.cos(), direction.sin()], 1)[:, :, None, None].expand(-1, -1, SIZE, SIZE)
     motions = [translation, sign * turned, sign * place]
-    velocity = speed * _by_domain(motions, domains, dials.domain_shift)
+    own = torch.stack([motion.expand(translation.shape) for motion in motions])[domains, torch.arange(count)]
+    velocity = speed * torch.lerp(translation, own, dials.domain_shift)
     return strokes * velocity + 0.25 * torch.randn(velocity.shape, generator=generator)
-
-
-def _by_domain(variants: list[Tensor], domains: Tensor, shift: float) -> Tensor:
-    """Each sample's own domain's variant, blended with the first domain's: (1 − shift)·first + shift·own."""
-    own = torch.stack([variant.expand(variants[0].shape) for variant in variants])[domains, torch.arange(len(domains))]
-    return torch.lerp(variants[0], own, shift)
