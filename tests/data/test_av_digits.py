@@ -29,6 +29,16 @@ def test_real_data_has_the_published_counts_and_disjoint_sources(av_digits_prepa
             assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
 
 
+@pytest.mark.parametrize(("degraded_in", "count", "share"), [("train", 600, 0.0), ("everywhere", 2000, 0.3)])
+def test_an_unseen_domain_is_degraded_as_test_samples_are(degraded_in, count, share, av_digits_prepared):
+    splits = load("av_digits", degraded_image=0.3, degradation="mismatch", degraded_in=degraded_in)
+    protocol = splits.leave_out("U")
+    assert len(protocol.target) == count
+    for part, expected in ((protocol.train, 0.3), (protocol.target, share)):
+        severity = part.truth.get("degraded_image", torch.zeros(1))  # a part without degraded samples has no such field
+        assert float((severity > 0).float().mean()) == pytest.approx(expected, abs=1e-2)
+
+
 def test_pairs_share_the_digit_of_the_real_files(av_digits_prepared, sources):
     import wave
 

@@ -1,5 +1,6 @@
 """Degrade some samples of one modality, and record which and how much: the ground truth for every diagnosis."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -52,6 +53,12 @@ class Dials:
                     generator = torch_generator("degrade", self.seed, part, modality)
                     dataset = degrade(dataset, modality, self.degradation, share, generator)
         return dataset
+
+    def tested(self, parts: Iterable[str]) -> tuple[str, ...]:
+        """Of these parts of a domain that training does not see, those to test on: where only training samples are
+        degraded, its own training part, which nobody trains on, would test something else."""
+        degraded = (self.degraded_audio or self.degraded_image) and self.degraded_in == "train"
+        return tuple(part for part in parts if not (degraded and part == "train"))
 
 
 def degraded_samples(dataset: MultimodalDataset) -> Tensor:
