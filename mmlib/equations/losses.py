@@ -46,10 +46,11 @@ def drop_probabilities(ratios: Tensor) -> Tensor:
 def draw_mask(drop_probability: Tensor, batch: int) -> Tensor:
     """Which modalities each sample keeps, (batch, M) of 0 and 1, without rescaling.
 
-    Each modality is dropped with its own probability. A sample that would lose all of them keeps one drawn at random;
-    with adaptive probabilities that never happens, because the least confident modality has p = 0. [kit]
+    Each modality is dropped with its own probability, (M,), or that of each sample, (batch, M). A sample that would
+    lose all of them keeps one drawn at random; with adaptive probabilities that never happens, because the least
+    confident modality has p = 0. [kit]
     """
-    draws = torch.rand(2, batch, len(drop_probability), device=drop_probability.device)
+    draws = torch.rand(2, batch, drop_probability.shape[-1], device=drop_probability.device)
     kept = draws[0] >= drop_probability
     one = draws[1] == draws[1].amax(1, keepdim=True)
     return torch.where(kept.any(1, keepdim=True), kept, one).float()
@@ -73,12 +74,14 @@ def look_ahead(loss: Tensor, parameters: Mapping[str, Tensor], step: float, orde
 # Collaborative distillation (MBCD)
 
 
-def distillation(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """KL(p_teacher ‖ p_student) at temperature 1, mean over the batch: (batch, classes) each. The teacher is a
-    constant."""
+def distillation(teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    """KL(p_teacher ‖ p_student) at temperature 1, mean over the batch, each sample times its weight, (batch,), if they
+    have any: logits (batch, classes). The teacher is a constant."""
     teacher = functional.log_softmax(teacher_logits.detach(), -1)
     student = functional.log_softmax(student_logits, -1)
-    return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    if weights is None:
+        return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return (weights * functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)).mean()
 
 
 # Modality gap (arXiv 2510.21797)

@@ -16,6 +16,7 @@ from mmlib.methods.mbcd import MBCD
 from mmlib.methods.moosa import MOOSA
 from mmlib.methods.rna_net import RNANet
 from mmlib.methods.sim_mmdg import SimMMDG
+from mmlib.methods.united import United
 from mmlib.methods.variant import Variant
 from mmlib.methods.weight_averaging import EMA, SWA, SWAD
 from mmlib.models.classifier import MultimodalClassifier
@@ -59,6 +60,7 @@ METHODS: dict[str, Variant] = {
     "gmm-adaptive": Variant(GMMAdaptive),
     "purified": Variant(Purified),
     "mbcd": Variant(MBCD),
+    "mbcd + gmm": Variant(United),
     **{f"mbcd: {row}": Variant(MBCD, options=options) for row, options in ABLATION.items()},
 }
 
@@ -80,6 +82,7 @@ _OWN: dict[str, tuple[str, tuple[float, float]]] = {
     "pmr": ("strength", (0.3, 1.0)),
     "mbsd": ("weight", (0.3, 1.0)),
     "gmm-adaptive": ("release", (0.0, 1.0)),
+    "mbcd + gmm": ("half_life", (0.05, 0.2)),
 }
 GRIDS: dict[str, list[tuple[tuple[str, float], ...]]] = {
     method: [(("learning_rate", rate), (name, value)) for rate in (1e-3, 3e-3) for value in values]
@@ -155,6 +158,7 @@ __all__ = [
     "Purified",
     "RNANet",
     "SimMMDG",
+    "United",
     "Variant",
     "bench_configurations",
     "build",

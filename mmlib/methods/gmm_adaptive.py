@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mmlib.checks import SHARE, Number, Whole, check
@@ -48,11 +48,16 @@ class GapMixture(MultiLoss):
         """Raises a ValueError for an option that is not allowed, with the method's name."""
         check(options, allowed, cls.__name__)
 
+    @property
+    def observed(self) -> nn.Module:
+        """The network whose scores make the gaps."""
+        return self.model
+
     def observe(self, epoch: int, train: MultimodalDataset) -> None:
         """Before an epoch: update the scores, and see whether the warm-up is over."""
         if epoch == 1:
             return  # the scores of an untrained network mean nothing
-        scores = sample_scores(self.model, train)
+        scores = sample_scores(self.observed, train)
         self.scores = scores if self.scores is None else torch.lerp(scores, self.scores.to(scores), self.smoothing)
         self.watched["mean gap"] = self.gaps().mean()
         over = heads_have_peaked(self.accuracies) if self.warm_up == "auto" else epoch > self.warm_up
