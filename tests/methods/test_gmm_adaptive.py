@@ -154,6 +154,7 @@ class _Interrupt(Exception):
     [
         lambda: made("gmm-adaptive", warm_up=2),
         lambda: made("gmm-adaptive", warm_up="auto"),
+        lambda: made("mbcd + gmm", warm_up=2, peaks=False, judge="random"),
         lambda: made("purified", warm_up=2),
         lambda: made("purified", warm_up=2, keep="random"),
         lambda: SWA(made("gmm-adaptive", warm_up=2)),

@@ -496,7 +496,7 @@ class TestCache:
         """Weights, history and what is kept by epoch; the second process has only what is on the disk."""
         train = dataclasses.replace(toy_splits.train, truth={"degraded_left": (torch.arange(360) % 5 == 0).float()})
         splits = dataclasses.replace(toy_splits, train=train)
-        options = {"gmm-adaptive": (("warm_up", 1),), "purified": (("warm_up", 1),)}.get(name, ())
+        options = (("warm_up", 1),) if "warm_up" in methods.METHODS[name].complete() else ()
         run = Run(name, "there", 1, ("left", "right"), settings=options)
         config = TrainingConfig(epochs=3, device="cpu")
         (expected,) = train_runs([run], splits, config, jobs=1, cached=False, by_epoch=True)
