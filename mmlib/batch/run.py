@@ -20,6 +20,7 @@ import joblib
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from mmlib import methods
 from mmlib.batch import suites
 from mmlib.batch.backend import Backend, Lost
 from mmlib.batch.execution import (
@@ -64,12 +65,17 @@ def side_by_side(jobs: Sequence[Job]) -> int:
 
 def check(job: Job) -> tuple[str, str, str]:
     """The job's name, its identity, and what prevents it from running ("" for nothing): its kernel, its device, its
-    weights, its data. To be called where the job will run."""
+    methods, its weights, its data. To be called where the job will run."""
     identity, problems = "", [problem] if (problem := kernel_problem()) else []
     try:
         resolve_device(job.effective.get("device", "auto"))
     except (ValueError, RuntimeError) as problem:
         problems.append(str(problem))
+    try:
+        for method in job.methods:
+            methods.registered(method)
+    except ValueError as problem:
+        return job.name, "", " ".join([*problems, str(problem)])
     try:
         if job.effective.get("weights"):
             folder = job.notebook.parent / job.effective["weights"]

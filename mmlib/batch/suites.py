@@ -65,6 +65,13 @@ class Job:
         wanted = self.effective.get("data", "real")
         return ("" if wanted == "stand-in" else name), wanted == "auto"
 
+    @property
+    def methods(self) -> list[str]:
+        """The methods that this run names, if it names any; those in files by the file's whole path."""
+        given = [self.effective.get("method", ""), self.effective.get("rivals")]
+        named = [one.strip() for text in given if isinstance(text, str) for one in text.split(",") if one.strip()]
+        return [str(self.notebook.parent / one) if one.endswith(".py") else one for one in named]
+
     def identity(self) -> str:
         """What a finished run must agree with to be kept: the notebook, the code that it and its data can reach,
         parameters, data, environment. Raises MissingData where the data is not there."""
@@ -78,6 +85,7 @@ class Job:
             code_hash(modules | ({module_of(name)} if name in (*DIGITS, *CLIPS) else set())),
             torch.cuda.is_available() if self.effective.get("device", "auto") == "auto" else None,
             platform.python_version(),
+            *(Path(method).read_text() for method in self.methods if method.endswith(".py")),
             *_versions(),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + content).hexdigest()

@@ -1,8 +1,11 @@
 """Training methods. They differ only here; `training.fit` runs them all.
 
-`build(name, model)` makes the method of this name around a model; options go to its constructor.
+`build(name, model)` makes the method of this name around a model; options go to its constructor. `register` adds one of
+one's own for as long as the process lives, `registered` one from a file.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from mmlib.methods.erm import ERM, MultiLoss
 from mmlib.methods.gmm_adaptive import GMMAdaptive, Purified
 from mmlib.methods.mbcd import MBCD
 from mmlib.methods.moosa import MOOSA
+from mmlib.methods.own import Tune, WrongMethod, check_class, read
 from mmlib.methods.rna_net import RNANet
 from mmlib.methods.sim_mmdg import SimMMDG
 from mmlib.methods.united import United
@@ -84,10 +88,14 @@ _OWN: dict[str, tuple[str, tuple[float, float]]] = {
     "gmm-adaptive": ("release", (0.0, 1.0)),
     "mbcd + gmm": ("half_life", (0.05, 0.2)),
 }
-GRIDS: dict[str, list[tuple[tuple[str, float], ...]]] = {
-    method: [(("learning_rate", rate), (name, value)) for rate in (1e-3, 3e-3) for value in values]
-    for method, (name, values) in _OWN.items()
-}
+
+
+def _grid(name: str, values: Sequence[Any]) -> list[tuple[tuple[str, Any], ...]]:
+    return [(("learning_rate", rate), (name, value)) for rate in (1e-3, 3e-3) for value in values]
+
+
+GRIDS = {method: _grid(*own) for method, own in _OWN.items()}
+_KITS = frozenset(METHODS)
 
 # The search spaces of the public benchmark (MMDG-Bench, arXiv 2605.06643): option → its default there, and the ends of
 # what is drawn uniformly. Methods that the benchmark does not have get MBCD's averaging, or nothing. [kit]
@@ -130,6 +138,40 @@ def variant(name: str) -> Variant:
     return METHODS[name]
 
 
+def grid(name: str) -> list[tuple[tuple[str, Any], ...]]:
+    """The settings that tuning tries for this method. Raises a ValueError for one that has none."""
+    if name not in GRIDS:
+        raise ValueError(
+            f"{name} cannot be tuned: nothing says by which option. A method of your own says so with TUNE = "
+            '("weight", (0.1, 0.3)) in its file, or register(…, tune=…).'
+        )
+    return GRIDS[name]
+
+
+def register(name: str, kind: type[Method], tune: Tune | None = None) -> None:
+    """Give a class of one's own a name for this session: runs, tables and tuning then know it like the kit's. `tune`:
+    an option and the two values that `GRIDS` tries. A second registration replaces the first; the kit's own names
+    cannot be replaced. Raises WrongMethod."""
+    if not isinstance(name, str) or not name.strip() or name in _KITS:
+        raise WrongMethod(f"{name!r} cannot be the name of your method: it is a method of the kit, or no name.")
+    check_class(name, kind, tune)
+    METHODS[name] = Variant(kind)
+    GRIDS.pop(name, None)
+    if tune is not None:
+        GRIDS[name] = _grid(*tune)
+
+
+def registered(method: str) -> str:
+    """The name of a method that exists, as it is, or of the one in a file `….py`, which is registered under the file's
+    name. Raises WrongMethod for a file without exactly one method, and like `variant`."""
+    if not method.endswith(".py"):
+        variant(method)
+        return method
+    path = Path(method)
+    register(path.stem, *read(path))
+    return path.stem
+
+
 def build(name: str, model: MultimodalClassifier, seed: int = 0, **options: Any) -> Method:
     """The named method around this model, initialised from the seed alone. Raises a ValueError for an unknown name or
     option."""
@@ -160,7 +202,11 @@ __all__ = [
     "SimMMDG",
     "United",
     "Variant",
+    "WrongMethod",
     "bench_configurations",
     "build",
+    "grid",
+    "register",
+    "registered",
     "variant",
 ]

@@ -9,7 +9,8 @@ domains and protocols of the data set, `int` for `frames` for at most as many as
 `python -m mmlib run` checks the same for every run before the first one starts. It reads that call and executes
 nothing. It knows these parameters by name: `dataset` or `benchmark` (the data a run reads) with `data` (whether a
 stand-in will do), `weights` with `modalities` (the published weights it starts from), `device` (the GPU it waits for),
-`seeds` with `first_seed` (what is pooled), `epochs` with `warm_up` (what a budget of minutes scales).
+`seeds` with `first_seed` (what is pooled), `epochs` with `warm_up` (what a budget of minutes scales), `method` with the
+text `rivals` (which must exist, and be methods; a file is read before, and its content is part of what a run is).
 """
 
 import ast
@@ -18,7 +19,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from mmlib.checks import Number, Whole, check
+from mmlib.checks import Number, Text, Whole, check
 from mmlib.data import DIGITS, reader
 from mmlib.data.digits.degradation import KINDS
 from mmlib.source_code import parsed
@@ -41,6 +42,10 @@ SHARED = {
     "target": Shared(("auto", str), "the domain that training never sees"),
     "degradation": Shared(KINDS, 'what is wrong with bad samples: "mismatch", "noise" or "masking"'),
     "degraded_in": Shared(("train", "everywhere"), '"train": only training samples'),
+    "conditions": Shared(
+        Text(r"(clean|swapped|noisy)(, *(clean|swapped|noisy))*", 'some of "clean, swapped, noisy"'),
+        "what training samples are like, one contest each",
+    ),
     "share": Shared(Number(0.01, 0.9), "share of samples that are degraded, in each modality"),
     "training_samples": Shared(Whole(100, 10**6), "approximate number of training samples"),
     "seeds": Shared(Whole(2, 100), "independent runs behind every interval"),
@@ -92,8 +97,9 @@ class Settings(SimpleNamespace):
         return range(self.first_seed, self.first_seed + self.seeds)
 
     def targets(self, domains: tuple[str, ...]) -> tuple[str, ...]:
-        """The domains to leave out of training, one at a time: "auto" is the last one, "all" each of them."""
-        return {"auto": domains[-1:], "all": domains}.get(self.target, (self.target,))
+        """The domains to leave out of training, one at a time: "auto" is the last one, "all" each of them, "none" the
+        empty name, which leaves out none."""
+        return {"auto": domains[-1:], "all": domains, "none": ("",)}.get(self.target, (self.target,))
 
     def training(self, **more: Any) -> TrainingConfig:
         """The training configuration that these parameters describe."""

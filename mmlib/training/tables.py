@@ -70,14 +70,14 @@ def settings_by(
     `methods.GRIDS`, by a seed that no result uses [kit]; "mmdg-bench": the best of `methods.bench_configurations`, by
     the first of the seeds `numbers` that results use, as in MMDG-Bench, which reports the mean of three. What is tried
     replaces what is fixed, but for an average's half-life where its decay is. Raises a ValueError for another
-    protocol."""
+    protocol, and for a method without such settings."""
     check({"tuning": tuning}, {"tuning": TUNING})
     if tuning == "none":
         return dict.fromkeys(targets, fixed)
     off = {"half_life"} if "decay" in dict(fixed) else set()
     tried = [
         tuple((dict(fixed) | {name: value for name, value in options if name not in off}).items())
-        for options in (methods.GRIDS[method] if tuning == "grid" else methods.bench_configurations(method))
+        for options in (methods.grid(method) if tuning == "grid" else methods.bench_configurations(method))
     ]
     seed = _SEED_OF_GRID if tuning == "grid" else numbers[0]
     return tune(method, tried, splits, config, targets, [seed], modalities, architecture=architecture)
