@@ -1,4 +1,5 @@
-"""The command line: `python -m mmlib` and `run`, `slides`, `copy`, `student`, `data`, `bench`, `results` or `cache`."""
+"""The command line: `python -m mmlib` and `run`, `compare`, `slides`, `copy`, `student`, `data`, `bench`, `results` or
+`cache`."""
 
 import argparse
 import importlib.util
@@ -15,28 +16,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m mmlib", description="Run the notebooks; prepare data; measure; show what was measured."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run notebooks and write an HTML page of what they found")
-    run.add_argument("suite", nargs="?", default="quick", help="a file of notebooks/suites, without .yaml")
-    run.add_argument("--list", action="store_true", help="list the available suites")
-    run.add_argument("--dry-run", action="store_true", help="say what would run, and how long it may take")
-    run.add_argument("--only", nargs="+", default=[], metavar="NN", help="only these notebooks, e.g. 01 02")
-    run.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter; [a, b] makes a grid")
-    run.add_argument("--minutes", type=float, help="the time that a suite with a budget may take")
-    run.add_argument(
-        "--notebooks", type=Path, metavar="DIR", help="a folder of notebooks and suites to use instead of the kit's"
-    )
-    run.add_argument("--out", type=Path, help="folder for results (default: runs/SUITE)")
-    run.add_argument(
+    runs = argparse.ArgumentParser(add_help=False)  # what all that run notebooks understand
+    runs.add_argument("--dry-run", action="store_true", help="say what would run, and how long it may take")
+    runs.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter; [a, b] makes a grid")
+    runs.add_argument("--out", type=Path, help="folder for results (default: runs/SUITE, or runs/METHOD)")
+    runs.add_argument(
         "--jobs",
         type=int,
         help="runs at the same time, which share the cores (default: one per core or GPU, at most four; "
         "one after another for a suite with a budget)",
     )
+    runs.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
+    runs.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
+    runs.add_argument("--start-timeout", type=int, help="seconds that a notebook's kernel may take to start")
+    run = commands.add_parser("run", parents=[runs], help="run notebooks and write an HTML page of what they found")
+    run.add_argument("suite", nargs="?", default="quick", help="a file of notebooks/suites, without .yaml")
+    run.add_argument("--list", action="store_true", help="list the available suites")
+    run.add_argument("--only", nargs="+", default=[], metavar="NN", help="only these notebooks, e.g. 01 02")
+    run.add_argument("--minutes", type=float, help="the time that a suite with a budget may take")
+    run.add_argument(
+        "--notebooks", type=Path, metavar="DIR", help="a folder of notebooks and suites to use instead of the kit's"
+    )
     run.add_argument("--backend", choices=("local", "dask", "ray"), default="local", help="where runs are executed")
     run.add_argument("--address", default="", help="of the cluster, for dask and ray")
-    run.add_argument("--cell-timeout", type=int, help="seconds that one cell may take")
-    run.add_argument("--run-timeout", type=int, help="seconds that one notebook may take")
-    run.add_argument("--start-timeout", type=int, help="seconds that a notebook's kernel may take to start")
+    compare = commands.add_parser("compare", parents=[runs], help="compare a method of your own with others, on a page")
+    compare.add_argument("method", metavar="FILE", help="with a class derived from mmlib.methods.Method; or a name")
+    compare.add_argument("--data", metavar="NAME", help="spoken_digits (default) or av_digits")
+    compare.add_argument("--seeds", metavar="N", help="independent runs behind every interval")
+    compare.add_argument(
+        "--tuned", action="store_true", help="choose settings for all methods first, with equal effort"
+    )
+    compare.set_defaults(list=False, only=[], minutes=None, notebooks=None, backend="local", address="")
     copy = commands.add_parser("copy", help="write a copy of the notebooks to work in")
     student = commands.add_parser("student", help="the same without the solutions of the exercises")
     copy.add_argument("out", type=_folder, metavar="DIR")
@@ -61,7 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--keep-days", type=int, metavar="N", help="remove runs and other things made here that nobody used for N days"
     )
     options = parser.parse_args(arguments)
-    chosen = {"run": _run, "slides": _slides, "data": _data, "bench": _bench, "results": _results, "cache": _cache}
+    chosen = {
+        "run": _run,
+        "compare": _compare,
+        "slides": _slides,
+        "data": _data,
+        "bench": _bench,
+        "results": _results,
+        "cache": _cache,
+    }
     chosen |= dict.fromkeys(("copy", "student"), _copy)
     return chosen[options.command](options)
 
@@ -88,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
         for name in ("jobs", "cell_timeout", "run_timeout", "start_timeout"):
             if (value := getattr(options, name)) is not None and value < 1:
                 raise BadParameter(f"--{name.replace('_', '-')} must be at least 1.")
-        suite = suites.read(options.suite, folder)
+        suite = options.suite if options.command == "compare" else suites.read(options.suite, folder)
         jobs = suite.jobs(options.only, dict(parse_assignment(text) for text in options.p))
         if options.minutes is not None and not suite.budget:
             raise BadParameter(f"--minutes is for suites with a budget, and {suite.name!r} has none.")
@@ -121,6 +139,20 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{result.name}: {result.status}. {result.error}", file=sys.stderr)
     print(f"{len(results) - len(failed)} of {len(results)} runs finished. The page: {page.resolve()}")
     return 1 if failed else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Run the notebook on methods of one's own for this one."""
+    from mmlib.batch.suites import NOTEBOOKS, Suite
+
+    path = Path(options.method)
+    file = path.suffix == ".py"
+    given = {"method": str(path.resolve()) if file else options.method, "dataset": options.data, "seeds": options.seeds}
+    given = [f"{name}={value}" for name, value in given.items() if value is not None]
+    options.p = [*given, *(["tuned=true"] if options.tuned else []), *options.p]
+    name, hours = path.stem if file else options.method, {"cell": 30000, "run": 60000}
+    options.suite = Suite(name, NOTEBOOKS, f"{name} against its rivals", ["12"], limits=hours)
+    return _run(options)
 
 
 def _copy(options: argparse.Namespace) -> int:

@@ -22,7 +22,9 @@ def check_class(name: str, kind: object, tune: Tune | None) -> None:
     """Raises WrongMethod for what is no class of a method, cannot be built as `kind(model, **options)`, or has no such
     option to be tuned by."""
     if not isinstance(kind, type):
-        raise WrongMethod(f"{name}: register the class itself, not {kind!r}. A run makes its objects, one for each seed.")
+        raise WrongMethod(
+            f"{name}: register the class itself, not {kind!r}. A run makes its objects, one for each seed."
+        )
     if not issubclass(kind, Method):
         raise WrongMethod(f"{name}: {kind.__name__} is no method. Derive it: class {kind.__name__}(methods.Method).")
     if kind.step_losses is Method.step_losses:

@@ -25,7 +25,7 @@ _SAMPLES = 16
 _HINTS = {  # a part of an error's message → what it means
     "Module.__init__() call": "Call super().__init__(model) first in __init__.",
     "has no attribute 'model'": "Call super().__init__(model) first in __init__.",
-    "modified by an inplace operation": "Something is changed in place (x += …, x[…] = …, x.relu_()): make a new tensor.",
+    "modified by an inplace operation": "Something is changed in place (x += …, x[…] = …): make a new tensor.",
     "leaf Variable that requires grad is being used in an in-place": "Weights are changed by the optimiser alone.",
     "does not require grad": "Some loss was detached, or computed under no_grad.",
 }
@@ -159,13 +159,19 @@ class _Trial:
             self.fail(f"step_losses returns {what}, and not a mapping of names to losses. {how}")
         for part, loss in losses.items():
             if not isinstance(loss, Tensor):
-                self.fail(f"its loss {part!r} is {loss!r:.60} and no tensor. A number has no gradient: no .item() here.")
+                self.fail(
+                    f"its loss {part!r} is {loss!r:.60} and no tensor. A number has no gradient: no .item() here."
+                )
             if loss.shape != ():
-                self.fail(f"its loss {part!r} has the shape {tuple(loss.shape)}: one number is needed. Take the .mean().")
+                self.fail(
+                    f"its loss {part!r} has the shape {tuple(loss.shape)}: one number is needed. Take the .mean()."
+                )
             if not loss.isfinite():
                 self.fail(f"its loss {part!r} is {float(loss)} at the start: a logarithm of 0, or a division by 0?")
             if not loss.requires_grad:
-                self.fail(f"its loss {part!r} has no gradient: it was detached, or made from labels alone or under no_grad.")
+                self.fail(
+                    f"its loss {part!r} has no gradient: it was detached, or made from labels alone or under no_grad."
+                )
 
     def check_batch(self, given: Batch) -> None:
         what = "Make a new tensor: what a step changes, later steps and other methods would see."
@@ -184,7 +190,9 @@ class _Trial:
             self.fail(f"the gradient of {broken[0]} is not finite: the square root or norm of 0, or too large a loss?")
         self.idle = [name for name, value in named if value.grad is None]
         if all(value.grad is None or not value.grad.any() for _, value in named if id(value) in own):
-            self.fail("no parameter of the network gets a gradient, so nothing is learned. Is `self.model` in the losses?")
+            self.fail(
+                "no parameter of the network gets a gradient, so nothing is learned. Is `self.model` in the losses?"
+            )
         if added := [name for name, value in named if value.grad is None and id(value) not in own]:
             warnings.warn(f"{self.name}: {', '.join(added)} of the method got no gradient in two steps.", stacklevel=3)
 
@@ -199,11 +207,15 @@ class _Trial:
                 self.fail(f"its predictor's {part} logits have the shape {tuple(values.shape)}, not {wanted}.")
         shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (predictor, self.model())]
         if shapes[0] != shapes[1]:
-            self.fail("its predictor has other weights than `self.model`: it must be that network, or an average of it.")
+            self.fail(
+                "its predictor has other weights than `self.model`: it must be that network, or an average of it."
+            )
 
     def check_repeats(self, first: list[dict[str, float]]) -> None:
         if self.steps(2) != first:
-            self.fail("two runs of one seed differ: draw with torch alone (not random or NumPy), and keep nothing global.")
+            self.fail(
+                "two runs of one seed differ: draw with torch alone (not random or NumPy), and keep nothing global."
+            )
 
     def check_resumes(self, first: list[dict[str, float]]) -> None:
         """From what a checkpoint holds after the first step, the second one must be the same."""
@@ -214,7 +226,7 @@ class _Trial:
         except Exception as error:
             counted = ", ".join(self.method.counted)
             raise WrongMethod(
-                f"{self.name}: what it counts ({counted}) cannot be kept: numbers, texts, lists and tensors can. {error}"
+                f"{self.name}: what it counts ({counted}) cannot be kept: numbers, texts and tensors can. {error}"
             ) from error
         with self.asked("resuming it"):
             resumed.load_state_dict(state["method"])
