@@ -13,7 +13,8 @@ STOPPED, BAD = 130, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status: 0, 1 after failures, 2 if nothing was run, 130 if it was stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m mmlib", description="Run the notebooks; prepare data; measure; show what was measured."
+        prog="python -m mmlib",
+        description="Run the notebooks; compare methods; prepare data; measure; show what was measured.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     runs = argparse.ArgumentParser(add_help=False)  # what all that run notebooks understand
