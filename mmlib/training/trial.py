@@ -142,6 +142,9 @@ class _Trial:
         optimiser.zero_grad(set_to_none=True)
         with self.asked("backward"):
             method.backward(losses)
+        for name, value in method.named_parameters():
+            if value.grad is not None and not value.grad.isfinite().all():
+                self.fail(f"the gradient of {name} is not finite: the root or norm of 0, or too large a loss?")
         optimiser.step()
         with self.asked("after_step"):
             method.after_step()
@@ -167,7 +170,9 @@ class _Trial:
                     f"its loss {part!r} has the shape {tuple(loss.shape)}: one number is needed. Take the .mean()."
                 )
             if not loss.isfinite():
-                self.fail(f"its loss {part!r} is {float(loss)} at the start: a logarithm of 0, or a division by 0?")
+                self.fail(
+                    f"its loss {part!r} is {float(loss.detach())} at the start: a logarithm of 0, or a division by 0?"
+                )
             if not loss.requires_grad:
                 self.fail(
                     f"its loss {part!r} has no gradient: it was detached, or made from labels alone or under no_grad."
@@ -185,9 +190,6 @@ class _Trial:
     def check_gradients(self) -> None:
         own = {id(value) for value in self.method.model.parameters()}
         named = [(name, value) for name, value in self.method.named_parameters() if value.requires_grad]
-        broken = [name for name, value in named if value.grad is not None and not value.grad.isfinite().all()]
-        if broken:
-            self.fail(f"the gradient of {broken[0]} is not finite: the square root or norm of 0, or too large a loss?")
         self.idle = [name for name, value in named if value.grad is None]
         if all(value.grad is None or not value.grad.any() for _, value in named if id(value) in own):
             self.fail(
