@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -10,7 +11,7 @@ import pytest
 from nbformat import NotebookNode
 from pages import CUT_OFF, body_of, formulas_left, probed
 
-from mmlib import data, published
+from mmlib import data, methods, published
 from mmlib.batch import editions, suites
 from mmlib.batch.execution import FINISHED
 from mmlib.batch.given import declared_in
@@ -271,6 +272,7 @@ MORE = {
     "07": {"epochs": 3},
     "09": {"epochs": 3},
     "06": {"tuning": "grid", "arms": True, "epochs": 1},
+    "12": {"tuned": True, "rivals": "gmm-adaptive", "conditions": "swapped, clean", "epochs": 1},
     "08": {"degradation": "noise", "degraded_in": "everywhere", "rivals": True, "tuned": True, "sensitivity": True}
     | {"epochs": 2, "warm_up": 1, "training_samples": 150},
 }
@@ -316,23 +318,31 @@ def of_run(notebooks, job):
 
 
 @pytest.fixture
-def claims_here(monkeypatch):
-    """The claims of a run of the student's edition as it is, with nothing written yet, executed in this process and
+def record_here(monkeypatch):
+    """The record of a run of the student's edition as it is, with nothing written yet, executed in this process and
     without Jupyter, which executes every notebook at its defaults meanwhile."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers have to be started
+    for table in ("METHODS", "GRIDS"):  # which a notebook may add to
+        monkeypatch.setattr(methods, table, getattr(methods, table).copy())
 
     fewer, load = {"av_digits": {"pairs": 200}, "spoken_digits": {"samples_per_class": 15}}, data.load
     monkeypatch.setattr("mmlib.data.load", lambda name, **dials: load(name, **fewer.get(name, {}) | dials))
 
-    def claims(job):
+    def record(job):
         names = {"__name__": "__main__"}
         for cell in code(editions.without_solutions(nbformat.read(job.notebook, as_version=4))):
             exec(compile(cell.source, job.notebook.name, "exec"), names)
             if "parameters" in cell.metadata.get("tags", []):
                 names |= job.parameters
-        return [claim.statement for claim in names["record"].claims]
+        return names["record"]
 
-    return claims
+    return record
+
+
+@pytest.fixture
+def claims_here(record_here):
+    """The claims of such a run."""
+    return lambda job: [claim.statement for claim in record_here(job).claims]
 
 
 @pytest.mark.notebook
@@ -368,6 +378,40 @@ def test_runs_on_the_embedded_data_and_its_headlines_hold(job, notebooks):
         assert float(claim["measured"].split(" ± ")[0]) > least, f"{statement}: {claim['measured']}"
     for statement in FLAT_OUT.get(job.name, ()):
         assert claims[statement]["verdict"] == "holds", f"{statement}: {claims[statement]['measured']}"
+
+
+def own_method(file):
+    """The method that notebook 12 defines, with what it imports, as a file."""
+    _, set_up, own, *_ = (cell.source for cell in code(nbformat.read(OWN, as_version=4)))
+    imports = [line for line in set_up.splitlines() if line.startswith(("import torch", "from mmlib"))]
+    file.write_text("\n".join([*imports, "", own]))
+    return str(file)
+
+
+@pytest.mark.notebook
+def test_a_method_in_a_file_finds_what_it_finds_in_the_notebook(record_here, cache, monkeypatch, tmp_path):
+    """With a cache of its own, which has the generated data alone: all is trained anew."""
+    few = {"rivals": "multi-loss", "conditions": "clean", "target": "none", "seeds": 2, "first_seed": 3, "epochs": 1}
+    here = record_here(run_of("12", few))
+    for path in (*cache.glob("*.npz"), *cache.glob("speed-*.json")):
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    there = record_here(run_of("12", few | {"method": own_method(tmp_path / "steady.py")}))
+    assert methods.variant("steady").kind.__module__ != "__main__", "the file's"
+    found = [[claim for claim in record.claims if "ratio" not in claim.statement] for record in (here, there)]
+    assert found[0] == found[1] and len(found[0]) > 2
+    scores = [{key: value for key, value in row.items() if key != "loaded"} for row in there.runs]
+    assert scores == [{key: value for key, value in row.items() if key != "loaded"} for row in here.runs]
+    assert not any(row["loaded"] for row in there.runs)
+    assert {row["target"] for row in there.runs} == {""}, "no domain is left out"
+
+
+@pytest.mark.notebook
+def test_a_wrong_method_stops_the_notebook_before_anything_is_trained(record_here, tmp_path):
+    broken = Path(own_method(tmp_path / "mine.py"))
+    broken.write_text(broken.read_text().replace("return {", "losses = {"))
+    with pytest.raises(methods.WrongMethod, match="^mine: step_losses returns nothing: is there a `return`"):
+        record_here(run_of("12", {"method": str(broken)}))
 
 
 @pytest.fixture
