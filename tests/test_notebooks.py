@@ -410,7 +410,7 @@ def test_a_method_in_a_file_finds_what_it_finds_in_the_notebook(record_here, cac
 def test_a_wrong_method_stops_the_notebook_before_anything_is_trained(record_here, tmp_path):
     broken = Path(own_method(tmp_path / "mine.py"))
     broken.write_text(broken.read_text().replace("return {", "losses = {"))
-    with pytest.raises(methods.WrongMethod, match="^mine: step_losses returns nothing: is there a `return`"):
+    with pytest.raises(methods.WrongMethod, match=r"^mine: step_losses returns nothing: is there a `return`"):
         record_here(run_of("12", {"method": str(broken)}))
 
 
