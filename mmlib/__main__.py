@@ -3,6 +3,7 @@
 
 import argparse
 import importlib.util
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,9 +149,9 @@ def _compare(options: argparse.Namespace) -> int:
 
     path = Path(options.method)
     file = path.suffix == ".py"
-    given = {"method": str(path.resolve()) if file else options.method, "dataset": options.data, "seeds": options.seeds}
-    given = [f"{name}={value}" for name, value in given.items() if value is not None]
-    options.p = [*given, *(["tuned=true"] if options.tuned else []), *options.p]
+    method = json.dumps(str(path.resolve()) if file else options.method)  # whatever YAML would make of a path
+    given = {"method": method, "dataset": options.data, "seeds": options.seeds, "tuned": options.tuned or None}
+    options.p = [*(f"{name}={value}" for name, value in given.items() if value is not None), *options.p]
     name, hours = path.stem if file else options.method, {"cell": 30000, "run": 60000}
     options.suite = Suite(name, NOTEBOOKS, f"{name} against its rivals", ["12"], limits=hours)
     return _run(options)

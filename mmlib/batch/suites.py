@@ -68,8 +68,9 @@ class Job:
     @property
     def methods(self) -> list[str]:
         """The methods that this run names, if it names any; those in files by the file's whole path."""
-        given = [self.effective.get("method", ""), self.effective.get("rivals")]
-        named = [one.strip() for text in given if isinstance(text, str) for one in text.split(",") if one.strip()]
+        rivals = self.effective.get("rivals")  # a switch in other notebooks
+        named = [self.effective.get("method", ""), *(rivals.split(",") if isinstance(rivals, str) else ())]
+        named = [one.strip() for one in named if one.strip()]
         return [str(self.notebook.parent / one) if one.endswith(".py") else one for one in named]
 
     def identity(self) -> str:

@@ -23,9 +23,11 @@ def session(monkeypatch):
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(METHOD)
-    return tmp_path / "mine.py"
+    folder = tmp_path / "a, b: c #d"  # as YAML and lists would not read it
+    folder.mkdir()
+    (folder / "mine.py").write_text(METHOD)
+    monkeypatch.chdir(folder)
+    return folder / "mine.py"
 
 
 @pytest.fixture
