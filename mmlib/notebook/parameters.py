@@ -48,6 +48,7 @@ SHARED = {
     ),
     "share": Shared(Number(0.01, 0.9), "share of samples that are degraded, in each modality"),
     "training_samples": Shared(Whole(100, 10**6), "approximate number of training samples"),
+    "draw": Shared(Whole(0), "which samples are drawn, and which of them are degraded"),
     "seeds": Shared(Whole(2, 100), "independent runs behind every interval"),
     "first_seed": Shared(Whole(0, 899), "number of the first run; the others count up from it"),
     "epochs": Shared(Whole(1, 1000), "passes over the training data"),

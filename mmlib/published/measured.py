@@ -39,6 +39,7 @@ _NAMES = {
     "pmr": "PMR",
     "mbsd": "MBSD",
     "gmm-adaptive": "GMM-adaptive",
+    "mbcd + gmm": "MBCD + GMM",
 }
 _CONDITIONS = {
     ("mismatch", "train"): "swapped in training",
@@ -58,12 +59,20 @@ def measured() -> pd.DataFrame:
 
 def rendered(rows: pd.DataFrame) -> str:
     """The page: every table and every sentence about it, computed from these rows."""
-    parts = [_INTRODUCTION]
+    return "\n\n".join([_INTRODUCTION, *_sections(rows), *_protocols(rows), *_papers()]) + "\n"
+
+
+def results_of(notebook: str) -> str:
+    """What the page says of the runs of this notebook ("06" …)."""
+    rows = measured()
+    return "\n\n".join(_sections(rows[rows["notebook"] == notebook]))
+
+
+def _sections(rows: pd.DataFrame) -> Iterator[str]:
+    made = {"06": _generalisation, "07": _warm_up_rule, "08": _gap, "09": _purification, "12": _contest}
     for (notebook, parameters), group in rows.groupby(ABOUT, sort=False):
-        made = {"06": _generalisation, "07": _warm_up_rule, "08": _gap, "09": _purification}[notebook]
-        parts += [*made(json.loads(parameters), group), _origin(group)]
-    parts += [*_protocols(rows), *_papers()]
-    return "\n\n".join(parts) + "\n"
+        yield from made[notebook](json.loads(parameters), group)
+        yield _origin(group)
 
 
 _INTRODUCTION = """# Results
@@ -182,6 +191,40 @@ def _gap(chosen: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[str]:
     yield "Its parts, one left out at a time, with one setting:"
     without = ablation["settings"].map(_without)
     yield _two_readings("gmm-adaptive", ablation.assign(arm=ablation["method"].where(without == "", without)))
+
+
+def _contest(chosen: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[str]:
+    """A method against others on one kind of training samples, and without each of its parts."""
+    ours, (condition, *_) = chosen["method"], chosen["conditions"].split(", ")
+    tuned = _TUNING["grid" if chosen["tuned"] else "none"]
+    about = {"swapped": "mismatch", "noisy": "noise"}.get(condition)
+    samples = _degraded(chosen | {"degradation": about}) if about else f"{_DATA[chosen['dataset']]}, clean"
+    where = "all domains" if chosen["target"] == "none" else "an unseen domain"
+    yield f"## {_name(ours)} on {samples}, {where} ({chosen['epochs']} epochs, {tuned})"
+    compared = rows[rows["part"] == condition]
+    targets = [target for target in dict.fromkeys(compared["target"]) if target]
+    yield _versus(ours, compared, targets)
+    yield _settings(compared)
+    parts = rows[rows["part"] == f"{condition}, without"]
+    if len(parts):
+        yield "Its parts, one left out at a time, with one setting; and what a judge would do that deals at random:"
+        yield _versus(_WHOLE, parts.assign(method=parts["settings"].map(_lacking)), targets)
+
+
+_WHOLE = "with all parts"
+_LACKING = {
+    "peaks": "the mixture always speaks",
+    "calm": "judged by the student",
+    "maturity": "the teacher is never young",
+    "judge": "judged at random",
+    "weight": "without distillation",
+}
+
+
+def _lacking(settings: str) -> str:
+    """An arm of that by what it lacks."""
+    changed = [name for name, _, _ in (pair.partition("=") for pair in settings.split(", ")) if name != "warm_up"]
+    return _LACKING.get(changed[0], f"without {changed[0]}") if changed else _WHOLE
 
 
 _FILTERS = {
