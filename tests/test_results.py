@@ -184,3 +184,24 @@ def test_holm_keeps_its_promise():
     corrected = np.mean([any(v is not None for v in holm([estimate(r) for r in table])) for table in tables])
     single = np.mean([any(estimate(r).above_zero is not None for r in table) for table in tables])
     assert corrected <= 0.07 and single > 0.2
+
+
+def test_a_contest_is_rendered_with_what_each_part_adds():
+    chosen = {"dataset": "av_digits", "method": "mbcd + gmm", "conditions": "swapped", "target": "all", "share": 0.3}
+    chosen |= {"tuned": True, "epochs": 3}
+    arms = [("swapped", "mbcd + gmm", "", 0.9), ("swapped", "cmrf", "", 0.8)]
+    arms += [("swapped, without", "mbcd + gmm", "warm_up=1" + more, value) for more, value in _PARTS.items()]
+    rows = pd.DataFrame(
+        {"part": part, "method": method, "settings": used, "target": "M", "seed": seed, "target accuracy": value}
+        for part, method, used, value in arms
+        for seed in range(3)
+    )
+    page = "\n".join(measured._contest(chosen, rows))
+    assert "## MBCD + GMM on AV-Digits, 30 % of each modality swapped in training, an unseen domain (3 epochs" in page
+    assert "| CMRF | 80.0 ± 0.0 | 80.0 ± 0.0 | +10.0 ± 0.0 | ahead |" in page
+    for name, more in {"without fusion": "+2.0", "judged at random": "+5.0"}.items():
+        assert f"| {name} | " in page and f" | {more} ± 0.0 | ahead |" in page
+    assert measured.results_of("12").startswith("#### MBCD + GMM on ")
+
+
+_PARTS = {"": 0.9, ", fusion=0.0": 0.88, ", judge=random": 0.85}

@@ -63,9 +63,9 @@ def rendered(rows: pd.DataFrame) -> str:
 
 
 def results_of(notebook: str) -> str:
-    """What the page says of the runs of this notebook ("06" …)."""
+    """What the page says of the runs of this notebook ("06" …), below headings of a notebook."""
     rows = measured()
-    return "\n\n".join(_sections(rows[rows["notebook"] == notebook]))
+    return "\n\n".join(_sections(rows[rows["notebook"] == notebook])).replace("## ", "#### ")
 
 
 def _sections(rows: pd.DataFrame) -> Iterator[str]:
