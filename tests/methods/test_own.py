@@ -319,8 +319,11 @@ def test_a_file_that_cannot_be_a_methods_is_refused(tmp_path):
         methods.registered("mine")
 
 
-def test_a_method_in_a_file_is_trained_by_other_processes_tuned_and_kept_by_its_code(tmp_path, toy_splits, capsys):
+def test_a_method_in_a_file_is_trained_by_other_processes_tuned_and_kept_by_its_code(
+    tmp_path, toy_splits, capsys, monkeypatch
+):
     """A file named like a module of Python's own, too."""
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / "cache"))
     file, config = tmp_path / "random.py", TrainingConfig(epochs=1, device="cpu")
     file.write_text(RIGHT)
     name = methods.registered(str(file))
