@@ -51,7 +51,8 @@ def try_method(name: str, splits: Splits) -> dict[str, str]:
     return {
         "losses of the first step": ", ".join(f"{part} {value:.3f}" for part, value in first[0].items()),
         "trained parameters": f"{of_model} of the network, {total - of_model} of the method",
-        "without a gradient": ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in trial.idle)) or "none",
+        "without a gradient": ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in trial.idle))
+        or "none",
         "for the test": "the network itself" if trial.method.predictor is model else "another one with its shape",
     }
 
@@ -196,7 +197,11 @@ class _Trial:
                 "no parameter of the network gets a gradient, so nothing is learned. Is `self.model` in the losses?"
             )
         if added := [name for name, value in named if value.grad is None and id(value) not in own]:
-            warnings.warn(f"{self.name}: {', '.join(added)} of the method got no gradient in two steps.", stacklevel=3)
+            warnings.warn(
+                f"{self.name}: {', '.join(added)} of the method got no gradient in two steps. Let a loss depend on "
+                "them without .detach(), or remove them.",
+                stacklevel=3,
+            )
 
     def check_predictor(self) -> None:
         with self.asked("its predictor"), torch.no_grad():
