@@ -83,6 +83,12 @@ def test_files_are_short_enough_to_read():
         assert len(path.read_text().splitlines()) <= 360, path
 
 
+def test_no_file_holds_data_that_belongs_in_a_cache():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    for path in filter(Path.is_file, (ROOT / name for name in listed)):
+        assert path.stat().st_size < 2**19, f"{path} is too large"
+
+
 def prose() -> Iterator[tuple[str, str]]:
     """Where, and what is written there: READMEs, notebooks, suites, docstrings."""
     for name in READMES:

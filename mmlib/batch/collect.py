@@ -10,7 +10,7 @@ from mmlib.batch import run, suites
 from mmlib.batch.execution import Result
 from mmlib.data.cache import atomic_path
 from mmlib.notebook.parameters import BadParameter
-from mmlib.published.measured import ABOUT, COLUMNS, TABLE, measured, rendered
+from mmlib.published.measured import ABOUT, COLUMNS, TABLE, measured, rendered, write
 
 PAGE = suites.NOTEBOOKS / "RESULTS.md"
 
@@ -22,7 +22,7 @@ def write_results(folders: Sequence[Path]) -> Path:
     page = rendered(rows)
     if folders:
         with atomic_path(TABLE) as temporary:
-            rows.to_csv(temporary, index=False)
+            write(rows, temporary)
     with atomic_path(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return PAGE

@@ -20,6 +20,7 @@ COLUMNS = (
     *("run", "machine"),
 )
 ABOUT = ["notebook", "parameters"]
+_REPEATED = [*ABOUT, "run", "machine"]  # in the file, a cell of these is empty where it says the same as the one above
 MARKS = {True: "ahead", False: "behind", None: "≈"}
 _DATA = {"av_digits": "AV-Digits", "spoken_digits": "`spoken_digits`"}
 _NAMES = {
@@ -54,7 +55,15 @@ _CONDITIONS = {
 def measured() -> pd.DataFrame:
     """All rows; columns as in `COLUMNS`, accuracies between 0 and 1. `parameters` are those of the notebook's run,
     seeds aside, as JSON; `run` is that run's identity (`batch.suites.Job.identity`), `machine` what it ran on."""
-    return pd.read_csv(TABLE, keep_default_na=False, dtype={"notebook": str})
+    rows = pd.read_csv(TABLE, keep_default_na=False, dtype={"notebook": str})
+    rows[_REPEATED] = rows[_REPEATED].where(rows[_REPEATED] != "").ffill()
+    return rows
+
+
+def write(rows: pd.DataFrame, path: Path) -> None:
+    """As a file that `measured` reads: parameters are long, and the same for hundreds of rows."""
+    own = rows[_REPEATED]
+    rows.assign(**own.where(own != own.shift(), "")).to_csv(path, index=False)
 
 
 def rendered(rows: pd.DataFrame) -> str:

@@ -73,7 +73,6 @@ class _Trial:
         tuned = {option for settings in methods.GRIDS.get(name, ()) for option, _ in settings}
         for option in tuned & fields & self.variant.complete().keys():
             self.fail(f"its option {option!r} would never reach it: training has a setting of this name. Rename it.")
-        self.method = self.build()
         self.idle: list[str] = []
 
     def fail(self, what: str) -> None:
