@@ -25,11 +25,20 @@ ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_JUPYTER = (sys.executable, str(ROOT / "tests" / "without_jupyter.py"))  # in place of `execution.RUNNER`
 
 
+def parameters_of(item: pytest.Item) -> dict[str, Any]:
+    """What `parametrize` gives this test."""
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Notebooks last, because they run beside all other tests (`notebooks`); what is timed after them, alone."""
-    items.sort(
-        key=lambda item: 2 if item.get_closest_marker("alone") else 1 if item.get_closest_marker("notebook") else 0
-    )
+    """Notebooks run beside all other tests (`notebooks`): those that wait for their results come after these, and what
+    is timed comes last, alone."""
+
+    def place(item: pytest.Item) -> int:
+        waits = "job" in parameters_of(item) or "all_at_defaults" in item.fixturenames
+        return 2 if item.get_closest_marker("alone") else int(waits)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,7 +99,7 @@ class Notebooks:
 def notebooks(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """All runs that the chosen tests ask for by their parameter `job`. They take longer than all other tests, of which
     most wait or use one core: together they end sooner."""
-    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    chosen = [parameters_of(item) for item in request.session.items]
     jobs = {parameters["job"].name: parameters["job"] for parameters in chosen if "job" in parameters}
     if not jobs:
         yield None

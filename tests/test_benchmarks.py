@@ -26,8 +26,6 @@ from mmlib.models import build_classifier
 from mmlib.training import TrainingConfig
 from mmlib.training.timing import floor_of_mbcd, shortest_seconds, training_step
 
-pytestmark = pytest.mark.alone
-
 
 def ratio(slow, fast, repeats=7):
     """Shortest time of `slow` over shortest time of `fast`."""
@@ -40,6 +38,7 @@ def ratio(slow, fast, repeats=7):
     return min(times[slow]) / min(times[fast])
 
 
+@pytest.mark.alone
 def test_foreach_average_beats_a_rebuilt_state_dict():
     model = build_classifier({"a": (1, 64, 64), "b": (3, 64, 64)}, 10, 0, encoder="resnet18")
     average, plain = AveragedNetwork(model), copy.deepcopy(model)
@@ -58,6 +57,7 @@ def test_foreach_average_beats_a_rebuilt_state_dict():
     assert gain > 2
 
 
+@pytest.mark.alone
 def test_perturbing_in_place_beats_copies_of_the_network():
     data = toy_dataset(60)
     network = build_classifier(data.input_shapes, 3, 0).eval()
@@ -90,6 +90,7 @@ def test_perturbing_in_place_beats_copies_of_the_network():
     assert gain > 1.2
 
 
+@pytest.mark.alone
 def test_a_mixture_of_many_gaps_beats_scikit_learn():
     generator = torch.Generator().manual_seed(0)
     second = torch.rand(200_000, generator=generator) < 0.3
@@ -123,6 +124,7 @@ def second_stage(batch, device):
     return step
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 def test_what_a_step_of_each_method_costs(device):
     generator = torch.Generator().manual_seed(0)
@@ -168,6 +170,7 @@ def bare_decoding(paths):
                 packet.decode()
 
 
+@pytest.mark.alone
 def test_preparing_cremad_keeps_up_with_bare_decoding(sources, tmp_path, monkeypatch):
     """Real clips; CPU time of the whole preparation (decoding, resampling, scaling, hashing, writing, journal)."""
     clip = sources / "cremad" / "VideoFlash" / "1001_DFA_ANG_XX.flv"

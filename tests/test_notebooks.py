@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from conftest import parameters_of
 from nbformat import NotebookNode
 from pages import CUT_OFF, body_of, formulas_left, probed
 
@@ -121,8 +122,8 @@ FLAT_OUT = {
 }
 
 
-def test_every_notebook_has_its_headlines():
-    assert [path.stem for path in NOTEBOOKS] == sorted(HEADLINES)
+def test_every_notebook_has_its_headlines_and_is_run_by_default():
+    assert [path.stem for path in NOTEBOOKS] == sorted(HEADLINES) == sorted(job.name for job in DEFAULTS)
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -290,15 +291,15 @@ def named(jobs):
     return [pytest.param(job, id=job.notebook.stem) for job in jobs]
 
 
-DEFAULTS = [suites.make_job(path, {}) for path in NOTEBOOKS]
+DEFAULTS = suites.read("quick").jobs([], {})
 AV_DIGITS = [
     run_of(path.stem[:2], {"dataset": "av_digits", "target": "M"} | FEW | MORE.get(path.stem[:2], {}))
     for path in TEACHING
 ]
-THREE_MODALITIES = run_of("06", FEW | {"flow": True, "rivals": True, "epochs": 1})
+THREE_MODALITIES = run_of("06", FEW | {"flow": True, "rivals": True, "target": "contour", "epochs": 1})
 STAND_INS = [job for job in DEFAULTS if job.notebook not in TEACHING]
-STAND_INS.append(run_of("10", QUICK | PAPERS | {"target": "D1", "batch_size": 32}))
 OTHER_STAND_INS = [
+    run_of("10", QUICK | PAPERS | {"target": "D1", "batch_size": 32}),
     run_of("10", QUICK | REST | {"single_source": True, "ablation": True}),
     run_of("11", QUICK | {"benchmark": "ave", "rivals": False, "epochs": 2, "warm_up": 1}),
 ]
@@ -326,7 +327,8 @@ def record_here(monkeypatch):
         monkeypatch.setattr(methods, table, getattr(methods, table).copy())
 
     fewer, load = {"av_digits": {"pairs": 200}, "spoken_digits": {"samples_per_class": 15}}, data.load
-    monkeypatch.setattr("mmlib.data.load", lambda name, **dials: load(name, **fewer.get(name, {}) | dials))
+    for module in (data, data.digits):
+        monkeypatch.setattr(module, "load", lambda name, **dials: load(name, **fewer.get(name, {}) | dials))
 
     def record(job):
         names = {"__name__": "__main__"}
@@ -416,7 +418,7 @@ def test_a_wrong_method_stops_the_notebook_before_anything_is_trained(record_her
 
 @pytest.fixture
 def all_at_defaults(request):
-    chosen = [item.callspec.params.get("job") for item in request.session.items if hasattr(item, "callspec")]
+    chosen = [parameters_of(item).get("job") for item in request.session.items]
     if not all(job in chosen for job in DEFAULTS):
         pytest.skip("only some of the notebooks were chosen")
 

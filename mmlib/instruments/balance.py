@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmlib import optimisers
 from mmlib.data.dataset import MultimodalDataset
 from mmlib.models.classifier import MultimodalClassifier
 from mmlib.models.evaluate import evaluate
@@ -55,7 +56,7 @@ def logistic_regression(features: Tensor, labels: Tensor, classes: int, strength
     classes) and b (classes,). `strength` is scikit-learn's C, which takes many times as long for the same minimum."""
     weights, bias = features.new_zeros(features.shape[1], classes), features.new_zeros(classes)
     true = functional.one_hot(labels, classes).to(features.dtype)
-    solver = torch.optim.LBFGS(
+    solver = optimisers.LBFGS(
         [weights, bias], max_iter=300, tolerance_grad=1e-2, history_size=50, line_search_fn="strong_wolfe"
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mmlib import optimisers
 from mmlib.checks import Number, Text, Whole, check
 from mmlib.data.dataset import Batch, MultimodalDataset
 from mmlib.data.transforms import Augmentation, augment
@@ -275,5 +276,5 @@ def optimiser_of(method: Method, config: TrainingConfig) -> torch.optim.Optimize
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimiser == "adam":
-        return torch.optim.Adam(parameters, **shared, capturable=config.capture)
-    return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
+        return optimisers.Adam(parameters, **shared, capturable=config.capture)
+    return optimisers.SGD(parameters, momentum=config.momentum, **shared)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmlib import optimisers
 from mmlib.data.dataset import Batch, move
 from mmlib.equations.averaging import AveragedNetwork
 from mmlib.methods.base import Method
@@ -37,7 +38,7 @@ def floor_of_mbcd(model: MultimodalClassifier, batch: Batch) -> Callable[[], obj
     uni-modal losses, the fused loss at the shifted weights); the teacher once forward; optimiser and average.
     """
     average = AveragedNetwork(model.to(batch.labels.device).train())
-    optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    optimiser = optimisers.Adam(model.parameters(), fused=True)
     names = model.modalities
     tails = {name: [model.encoders[name].last_stage, model.encoders[name].head] for name in names}
     parameters = [value for parts in tails.values() for part in parts for value in part.parameters()]
