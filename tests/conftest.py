@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing.forkserver
 import os
 import shutil
 import signal
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 import torch
@@ -23,6 +23,7 @@ from mmlib.data import MultimodalDataset, Splits
 from mmlib.training import Run, Trained, TrainingConfig, train_runs
 
 ROOT = Path(__file__).resolve().parent.parent
+multiprocessing.forkserver.ensure_running()  # what `Started` forks gets ready while pytest collects the tests
 WITHOUT_JUPYTER = (sys.executable, str(ROOT / "tests" / "without_jupyter.py"))  # in place of `execution.RUNNER`
 
 
@@ -148,6 +149,8 @@ def write_own_folder(folder: Path, per_class: int = 8) -> None:
 
 def write_notebook(path: Path, parameters: str, code: str) -> Path:
     """A small notebook: a title, a parameters cell, a cell of code."""
+    import nbformat  # after mmlib.batch, which spares us a second of its time
+
     first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
     cells = [nbformat.v4.new_markdown_cell("# t"), first, nbformat.v4.new_code_cell(code)]
     kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}

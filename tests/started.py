@@ -18,7 +18,9 @@ class Started:
     def __init__(self, arguments: Sequence[str], runner: Sequence[str], folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._said = [folder / name for name in ("stdout", "stderr")]
-        self._process = _FORKS.Process(target=_command, args=(arguments, runner, self._said), daemon=True)
+        self._process = _FORKS.Process(
+            target=_command, args=(arguments, runner, self._said, dict(os.environ)), daemon=True
+        )
         self._process.start()
         self.pid = self._process.pid
 
@@ -40,7 +42,11 @@ class Started:
         return [path.read_text() for path in self._said]
 
 
-def _command(arguments: Sequence[str], runner: Sequence[str], said: Sequence[Path]) -> None:
+def _command(
+    arguments: Sequence[str], runner: Sequence[str], said: Sequence[Path], environment: dict[str, str]
+) -> None:
+    os.environ.clear()  # it is that of the time at which the first process was started
+    os.environ.update(environment)
     for stream, path in zip((sys.stdout, sys.stderr), said, strict=True):
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())

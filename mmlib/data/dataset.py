@@ -210,9 +210,10 @@ class MultimodalDataset:
         """All samples once, or these `rows`, in order or shuffled by the generator, without worker processes. Raises
         a ValueError for a batch_size below 1.
 
-        The permutation is drawn on the CPU, so that it is the same on every device. In order, batches are views. Data on disk is gathered batch by
-        batch, copied to `device`, and turned into network inputs there; `stored` leaves signals as they are stored. A
-        last batch of a single sample, from which batch norm cannot be computed, is joined to the one before.
+        The permutation is drawn on the CPU, so that it is the same on every device. In order, batches in memory are
+        views. Data on disk is gathered batch by batch, copied to `device`, and turned into network inputs there;
+        `stored` leaves signals as they are stored. A last batch of a single sample, from which batch norm cannot be
+        computed, is joined to the one before.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
