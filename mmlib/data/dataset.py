@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -210,45 +209,37 @@ class MultimodalDataset:
         """All samples once, or these `rows`, in order or shuffled by the generator, without worker processes. Raises
         a ValueError for a batch_size below 1.
 
-        The permutation is drawn on the CPU, so that it is the same on every device. In order, batches in memory are
-        views. Data on disk is gathered batch by batch, copied to `device`, and turned into network inputs there;
-        `stored` leaves signals as they are stored. A last batch of a single sample, from which batch norm cannot be
-        computed, is joined to the one before.
+        The permutation is drawn on the CPU, so that it is the same on every device. Data on disk is gathered batch by
+        batch, copied to `device`, and turned into network inputs there; `stored` leaves signals as they are stored. A
+        last batch of a single sample, from which batch norm cannot be computed, is joined to the one before.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-        count = len(self) if rows is None else len(rows)
-        ends = [*range(0, max(1, count), batch_size), count]
-        if batch_size > 1 and len(ends) > 2 and ends[-1] - ends[-2] == 1:
-            del ends[-2]
-        parts: list[Tensor | slice] = [slice(*pair) for pair in pairwise(ends)]
-        if generator is not None or rows is not None:
-            order = torch.arange(count) if rows is None else rows.cpu()
-            if generator is not None:
-                order = order[torch.randperm(count, generator=generator)]
-            order = order.to(self.device)
-            parts = [order[part] for part in parts]
+        order = torch.arange(len(self)) if rows is None else rows.cpu()
+        if generator is not None:
+            order = order[torch.randperm(len(order), generator=generator)]
+        parts = order.to(self.device).split(batch_size)
+        if batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+            parts = (*parts[:-2], torch.cat(parts[-2:]))
         for batch in self._gathered(parts):
             batch = batch if device is None else move(batch, device)
             yield batch if stored else batch._replace(inputs=self.as_inputs(batch.inputs))
 
-    def _gathered(self, parts: Sequence[Tensor | slice]) -> Iterator[Batch]:
-        """The rows of each part, those of a slice as views where they are in memory; data on disk is read in a thread
-        while the previous part is processed."""
+    def _gathered(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        """The rows of each part; data on disk is read in a thread while the previous part is processed."""
 
-        def gather(part: Tensor | slice) -> Batch:
-            inputs = {name: tensor[part] for name, tensor in self.inputs.items()}
-            rows = torch.arange(part.start, part.stop, device=self.device) if isinstance(part, slice) else part
-            return Batch(inputs, self.labels[part], self.domains[part], rows)
+        def gather(indices: Tensor) -> Batch:
+            inputs = {name: tensor[indices] for name, tensor in self.inputs.items()}
+            return Batch(inputs, self.labels[indices], self.domains[indices], indices)
 
         if not any(isinstance(values, StoredRows) for values in self.inputs.values()):
             yield from map(gather, parts)
             return
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(gather, parts[0])
-            for part in (*parts[1:], None):
+            for indices in (*parts[1:], None):
                 batch = ahead.result()
-                ahead = None if part is None else reader.submit(gather, part)
+                ahead = None if indices is None else reader.submit(gather, indices)
                 yield batch
 
     def whole(self) -> Batch:
