@@ -97,6 +97,21 @@ class Notebooks:
         return result
 
 
+@contextlib.contextmanager
+def before_other_sessions() -> Iterator[None]:
+    """The tests, one after another, go before the notebooks, which have sessions of their own: these run two at a time
+    and so fill both cores to the end. Where that is not ours to say, all take turns."""
+    priority = Path("/proc/self/autogroup")
+    try:
+        *_, before = priority.read_text().split()
+        priority.write_text("-5")
+    except (OSError, ValueError):
+        yield
+        return
+    yield
+    priority.write_text(before)  # or the shell would keep it
+
+
 @pytest.fixture(scope="session", autouse=True)
 def notebooks(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """All runs that the chosen tests ask for by their parameter `job`. They take longer than all other tests, of which
@@ -107,11 +122,8 @@ def notebooks(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pyt
         yield None
         return
     batch = Notebooks(list(jobs.values()), tmp_path_factory.mktemp("executed"))
-    # The other tests, one after another, go before the notebooks, which run two at a time and so fill both cores to the
-    # end. Where that is not ours to say, all take turns.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text("-5")
-    yield batch
+    with before_other_sessions():
+        yield batch
     batch.process.send_signal(signal.SIGTERM)  # where the tests were stopped before it ended
     batch.process.communicate()
 
