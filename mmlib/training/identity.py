@@ -43,6 +43,11 @@ def identities(
     return {run: _digest((shared, _of_run(run, config), code[run.method])) for run in runs}
 
 
+def identity_of_group(names: Sequence[str]) -> str:
+    """Of a training that several runs share."""
+    return names[0] if len(names) == 1 else _digest(sorted(names))
+
+
 def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:
     variant = methods.variant(run.method)
     configured, options = run.configured(config)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -103,7 +104,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def fit(
-    method: Method,
+    method: Method, train: MultimodalDataset, validation: MultimodalDataset, config: TrainingConfig, **options: Any
+) -> History:
+    """Train the method in place; afterwards `method.predictor` holds the selected weights. Options, selection and
+    errors: `fit_together`."""
+    (history,) = fit_together([method], train, validation, config, **options)
+    return history
+
+
+def fit_together(
+    methods: Sequence[Method],
     train: MultimodalDataset,
     validation: MultimodalDataset,
     config: TrainingConfig,
@@ -113,8 +123,12 @@ def fit(
     augmentations: Mapping[str, Augmentation] | None = None,
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
-) -> History:
-    """Train the method in place; afterwards `method.predictor` holds the selected weights.
+) -> list[History]:
+    """Train one network for all of these methods at once: the network itself, and averages of it. Each ends as if it
+    had been trained alone, with a network and a history of its own, and its predictor holds its selected weights.
+
+    All methods are built around the same model and minimise the same losses, which are taken from the first; what
+    happens after a step or an epoch changes their averages only.
 
     Selection sees `validation` (source domains) only. `monitors` are evaluated and `measure` is called every epoch, in
     columns of their own (tensors separately), for observation only; they never influence training. A run that finds
@@ -128,55 +142,102 @@ def fit(
     device = config.torch_device
     train, validation = train.resident(device), validation.resident(device)
     watched = {name: dataset.resident(device) for name, dataset in (monitors or {}).items()}
-    method.to(device)
-    optimiser = optimiser_of(method, config)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(config.decay_epochs), config.decay_factor)
     steps_per_epoch = max(1, math.ceil((len(train) - 1) / config.batch_size))  # a single sample is no last batch
-    method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
+    for method in methods:
+        method.to(device)
+    optimiser = optimiser_of(methods[0], config)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(config.decay_epochs), config.decay_factor)
+    for method in methods:
+        method.on_train_start(config.epochs * steps_per_epoch, steps_per_epoch)
 
-    history, best = History(), None
-    stateful = {"method": method, "optimiser": optimiser, "schedule": schedule}
+    courses = [_Course(method, config) for method in methods]
+    stateful = {"optimiser": optimiser, "schedule": schedule}
     if checkpoint is not None and (state := checkpoint.read(device)) is not None:
         for name, part in stateful.items():
             part.load_state_dict(state[name])
-        method.load_counters(state["counters"])
-        method.watched.update(state["watched"])
-        tensors = {name: [one.cpu() for one in by_epoch] for name, by_epoch in state["tensors"].items()}
-        history, best = History(state["rows"], tensors=tensors), state["best"]
-    remaining = range(len(history.rows) + 1, config.epochs + 1)
-    for epoch in tqdm(remaining, desc=type(method).__name__, leave=False, disable=not progress):
+        for course, kept in zip(courses, state["courses"], strict=True):
+            course.load(kept)
+    remaining = range(len(courses[0].history.rows) + 1, config.epochs + 1)
+    for epoch in tqdm(remaining, desc=type(methods[0]).__name__, leave=False, disable=not progress):
         started = time.perf_counter()
         with tensor_float_32(config.precision == "tf32"):
-            losses = _train_epoch(method, train, optimiser, config, epoch, device, augmentations or {})
+            losses = _train_epoch(methods, train, optimiser, config, epoch, device, augmentations or {})
         schedule.step()
-        validated = evaluate(method.predictor, validation, "validation ")
-        _require_finite(method, config, f"after epoch {epoch}", validated["validation loss"])
-        row = {"epoch": epoch, **losses, **validated}
-        for name, dataset in watched.items():
-            row |= evaluate(method.predictor, dataset, f"{name} ")
-        measured = measure(method) if measure else {}
-        method.on_epoch_end(validated)
-        history.add(row | {"seconds": time.perf_counter() - started}, measured)
-        score = [row["validation accuracy"], -row["validation loss"]]  # the loss breaks ties
-        if best is None or score > best["score"]:
-            weights = copy.deepcopy(method.predictor.state_dict())
-            best = {"score": score, "epoch": epoch, "weights": weights}
+        row = {"epoch": epoch, **losses, "seconds": time.perf_counter() - started}
+        for course in courses:
+            course.end_epoch(row, validation, watched, measure)
         if checkpoint is not None:
-            kept = {"counters": method.counters(), "watched": method.watched, "best": best}
-            kept |= {"rows": history.rows, "tensors": history.tensors}
-            checkpoint.write({name: part.state_dict() for name, part in stateful.items()} | kept)
+            kept = {name: part.state_dict() for name, part in stateful.items()}
+            checkpoint.write(kept | {"courses": [course.state() for course in courses]})
 
-    method.on_train_end(train, config.batch_size)
-    _require_finite(method, config, "at the end")
-    if method.selection == "best":
-        method.predictor.load_state_dict(best["weights"])
-    history.selected_epoch = best["epoch"] if method.selection == "best" else config.epochs
-    method.eval()
-    return history
+    for method in methods[1:]:
+        method.model = copy.deepcopy(method.model)  # the first may go back to earlier weights
+    for course in courses:
+        course.end(train)
+    return [course.history for course in courses]
+
+
+class _Course:
+    """What happens to one method besides the steps: its history, its best epoch so far, its end."""
+
+    def __init__(self, method: Method, config: TrainingConfig) -> None:
+        self.method, self.config = method, config
+        self.history, self.best = History(), None
+
+    def end_epoch(
+        self,
+        row: Mapping[str, float],
+        validation: MultimodalDataset,
+        monitors: Mapping[str, MultimodalDataset],
+        measure: Callable[[Method], Mapping[str, float | Tensor]] | None,
+    ) -> None:
+        """Evaluate the predictor, and keep it if it is the best; `row` says what the steps of this epoch did, and how
+        long they took."""
+        started, predictor = time.perf_counter(), self.method.predictor
+        validated = evaluate(predictor, validation, "validation ")
+        _require_finite(self.method, self.config, f"after epoch {row['epoch']}", validated["validation loss"])
+        row = row | validated
+        for name, dataset in monitors.items():
+            row |= evaluate(predictor, dataset, f"{name} ")
+        measured = measure(self.method) if measure else {}
+        self.method.on_epoch_end(validated)
+        self.history.add(row | {"seconds": row["seconds"] + time.perf_counter() - started}, measured)
+        score = [row["validation accuracy"], -row["validation loss"]]  # the loss breaks ties
+        if self.best is None or score > self.best["score"]:
+            self.best = {"score": score, "epoch": row["epoch"], "weights": copy.deepcopy(predictor.state_dict())}
+
+    def state(self) -> dict[str, Any]:
+        """All that `load` needs, as plain values and tensors."""
+        return {
+            "method": self.method.state_dict(),
+            "counters": self.method.counters(),
+            "watched": self.method.watched,
+            "rows": self.history.rows,
+            "tensors": self.history.tensors,
+            "best": self.best,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.method.load_state_dict(state["method"])
+        self.method.load_counters(state["counters"])
+        self.method.watched.update(state["watched"])
+        tensors = {name: [one.cpu() for one in by_epoch] for name, by_epoch in state["tensors"].items()}
+        self.history, self.best = History(state["rows"], tensors=tensors), state["best"]
+
+    def end(self, train: MultimodalDataset) -> None:
+        """After the last epoch: select."""
+        method, best = self.method, self.method.selection == "best"
+        method.on_train_end(train, self.config.batch_size)
+        _require_finite(method, self.config, "at the end")
+        if best:
+            method.predictor.load_state_dict(self.best["weights"])
+        self.history.selected_epoch = self.best["epoch"] if best else self.config.epochs
+        method.eval()
 
 
 def _train_epoch(
-    method: Method,
+    methods: Sequence[Method],
     train: MultimodalDataset,
     optimiser: torch.optim.Optimizer,
     config: TrainingConfig,
@@ -184,12 +245,13 @@ def _train_epoch(
     device: torch.device,
     augmentations: Mapping[str, Augmentation],
 ) -> dict[str, float]:
-    """One pass over the training data; mean of each part of the loss and of what the method watches, weighted by batch
-    size.
+    """One pass over the training data; mean of each part of the loss and of what the first method watches, weighted by
+    batch size.
 
     Everything random is seeded by (seed, epoch): nothing else has to be stored to resume. Nothing in the loop
     synchronises with the device; the sums are read once at the end. Raises Diverged where a loss was not finite.
     """
+    method = methods[0]
     rows = method.on_epoch_start(epoch, train)
     method.train()
     shuffling = torch_generator("shuffle", config.seed, epoch)
@@ -202,7 +264,8 @@ def _train_epoch(
         for batch in train.batches(config.batch_size, shuffling, device, rows, stored=True):
             batch = augment(batch, train.front_end, augmentations, augmenting)
             losses = step(batch)
-            method.after_step()
+            for one in methods:
+                one.after_step()
             steps.append({f"train {name} loss": loss.detach() for name, loss in losses.items()})
             for name, value in (steps[-1] | method.watched).items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.labels)

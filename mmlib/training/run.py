@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from mmlib.models.architecture import Architecture, trained_state
 from mmlib.models.classifier import MultimodalClassifier
 from mmlib.models.evaluate import evaluate, sample_scores
 from mmlib.training.checkpoint import Checkpoint
-from mmlib.training.loop import Diverged, History, TrainingConfig, fit
+from mmlib.training.loop import Diverged, History, TrainingConfig, fit_together
 
 WEIGHTS = "weights"  # the name of these tensors in a history
 WEIGHTS_KEPT = 2**26  # bytes of them per run at most
@@ -70,7 +70,7 @@ class Trained:
     `scores` holds the predictor's accuracies on the source domains' test part ("source accuracy", "source <modality>
     accuracy") and on the unseen domain ("target …"), and validation accuracy and loss of the selected epoch. A
     modality's own accuracy is its head's: near chance where the method does not train the uni-modal heads. "late target
-    accuracy" is the mean of the last three epochs, without selection.
+    accuracy" is the mean of the last three epochs, without selection; of the one network where a method ends with one.
     `loaded`: whether it came from the cache. `diverged`: "", or why this run has no result; then all scores are NaN,
     and its networks raise Diverged whatever is asked of them.
     """
@@ -134,47 +134,74 @@ class _NoNetwork:
         raise Diverged(self.why)
 
 
-def train_run(
-    run: Run,
+def train_run(run: Run, splits: Splits, config: TrainingConfig, **options: Any) -> Trained:
+    """Train one run on splits that are preprocessed (`Splits.preprocessed`) or read from disk. Options and errors:
+    `train_together`."""
+    (trained,) = train_together([run], splits, config, **options)
+    return trained
+
+
+def trajectory(run: Run, config: TrainingConfig, variant: methods.Variant) -> Hashable:
+    """The same for runs that train the same network in the same way and differ in what is averaged of it."""
+    configured, options = run.configured(config)
+    averaged = variant.inner is not None
+    steps = (variant.inner,) if averaged else (variant.kind, *sorted({**variant.options, **options}.items()))
+    return steps, configured, replace(run, method="", settings=())
+
+
+def train_together(
+    runs: Sequence[Run],
     splits: Splits,
     config: TrainingConfig,
     *,
     architecture: Architecture = DEFAULT,
     checkpoint: Checkpoint | None = None,
-    variant: methods.Variant | None = None,
+    variants: Mapping[str, methods.Variant] | None = None,
     by_epoch: bool = False,
-) -> Trained:
-    """Train one run on splits that are preprocessed (`Splits.preprocessed`) or read from disk.
+) -> list[Trained]:
+    """Train the one network of runs with the same `trajectory`, each with the result that it would have alone.
 
     Each epoch is also evaluated on the unseen domain ("target"); with `by_epoch`, its weights are kept, where they are
     small enough (`Trained.networks`).
-    A training that finds its `checkpoint` resumes from it; see `fit`. `variant` stands for the run's method, by default
-    what has its name here and now. Raises like `fit`, and a ValueError for splits that are neither.
+    A training that finds its `checkpoint` resumes from it; see `fit_together`. `variants` says what the runs' methods
+    stand for, by default what has their name here and now. Raises like `fit_together`, and a ValueError for splits that
+    are neither preprocessed nor read from disk.
     """
     if splits.front_end:
         raise ValueError("These splits hold raw signals: train on `splits.preprocessed()`.")
-    train, validation, source_test, target = run.protocol(splits)
-    config, options = run.configured(config)
-    model = architecture.build(train.input_shapes, len(train.class_names), run.seed)
-    method = (variant or methods.variant(run.method)).build(model, run.seed, **options)
-    keep = by_epoch and may_be_kept(model, config.epochs)
+    train, validation, source_test, target = runs[0].protocol(splits)
+    configured, _ = runs[0].configured(config)
+    model = architecture.build(train.input_shapes, len(train.class_names), configured.seed)
+    variants = variants or {run.method: methods.variant(run.method) for run in runs}
+    built = [variants[run.method].build(model, run.seed, **run.configured(config)[1]) for run in runs]
+    keep = by_epoch and may_be_kept(model, configured.epochs)
 
-    history = fit(
-        method,
+    fitted = fit_together(
+        built,
         train,
         validation,
-        config,
+        configured,
         monitors={"target": target},
         measure=(lambda method: {WEIGHTS: _weights(method.model)}) if keep else None,
         augmentations=splits.augmentations,
         checkpoint=checkpoint,
         progress=False,
     )
-    scores = evaluate(method.predictor, source_test, "source ") | evaluate(method.predictor, target, "target ")
+    return [_result(*one, source_test, target) for one in zip(runs, built, fitted, strict=True)]
+
+
+def _result(
+    run: Run, method: methods.Method, history: History, source_test: MultimodalDataset, target: MultimodalDataset
+) -> Trained:
     selected = history.rows[history.selected_epoch - 1]
-    scores |= {name: selected[name] for name in ("validation accuracy", "validation loss")}
-    late = [row["target accuracy"] for row in history.rows[-3:]]
-    scores["late target accuracy"] = sum(late) / len(late)
+    if method.selection == "last":  # a network of its own, which no epoch had
+        unseen = evaluate(method.predictor, target, "target ")
+        late = unseen["target accuracy"]
+    else:
+        unseen = {name: value for name, value in selected.items() if name.startswith("target ")}
+        late = sum(row["target accuracy"] for row in history.rows[-3:]) / len(history.rows[-3:])
+    validated = {name: selected[name] for name in ("validation accuracy", "validation loss")}
+    scores = evaluate(method.predictor, source_test, "source ") | unseen | validated | {"late target accuracy": late}
     predictor, network = method.predictor.cpu(), method.model.cpu()
     for part in (predictor, network):  # an averaged network requires no gradients; frozen parts never do
         for (_, own), (_, trained) in zip(part.named_parameters(), network.named_parameters(), strict=True):

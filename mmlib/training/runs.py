@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
 from mmlib.seeding import one_thread
 from mmlib.training.checkpoint import Checkpoint, save
-from mmlib.training.identity import identities
+from mmlib.training.identity import identities, identity_of_group
 from mmlib.training.loop import Diverged, History, TrainingConfig
-from mmlib.training.run import DEFAULT, WEIGHTS, Run, Trained, may_be_kept, train_run
+from mmlib.training.run import DEFAULT, WEIGHTS, Run, Trained, may_be_kept, train_together, trajectory
 
 
 def train_runs(
@@ -38,6 +38,9 @@ def train_runs(
 ) -> list[Trained]:
     """Train many runs in `jobs` processes; default: on a CPU one per core, on a GPU one after the other. Of `jobs`
     processes, as many share a GPU as its free memory should hold (`most_at_a_time`).
+
+    Runs that train the same network and differ in what is averaged of it (ERM, EMA with any half-life, SWA, SWAD) are
+    trained together, in the time of one, each with the result that it has alone.
 
     Each CPU run uses one thread: parallel processes are faster than parallel threads, and no result depends on the
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
@@ -59,38 +62,44 @@ def train_runs(
     )
     missing = [run for run in names if found.get(run) is None]
     variants = {run.method: variant(run.method) for run in missing}
+    kind = "checkpoint-by-epoch." if by_epoch else "checkpoint."  # one holds what the other lacks
 
-    def train(run: Run, splits: Splits) -> tuple[Trained, str]:
-        """The result, and why it could not be kept; "" where it was, or was not to be."""
-        kind = "checkpoint-by-epoch." if by_epoch else "checkpoint."  # one holds what the other lacks
-        checkpoint = Checkpoint(_path(names[run], kind), names[run]) if cached else None
+    def side_by_side(left: Sequence[Run]) -> list[list[Run]]:
+        """Those that train the same network, together; one that was interrupted by itself resumes by itself."""
+        groups: dict[Hashable, list[Run]] = {}
+        for run in left:
+            alone = cached and _path(names[run], kind).exists()
+            groups.setdefault(run if alone else trajectory(run, config, variants[run.method]), []).append(run)
+        return list(groups.values())
+
+    def train(group: Sequence[Run], splits: Splits) -> list[tuple[Trained, str]]:
+        """Each result, and why it could not be kept; "" where it was, or was not to be."""
+        name = identity_of_group([names[run] for run in group])
+        checkpoint = Checkpoint(_path(name, kind), name) if cached else None
+        # a worker may know other methods by these names
+        options = {"architecture": architecture, "variants": variants, "by_epoch": by_epoch}
         with one_thread() if on_cpu else contextlib.nullcontext():
             try:
-                trained = train_run(
-                    run,
-                    splits,
-                    config,
-                    architecture=architecture,
-                    checkpoint=checkpoint,
-                    variant=variants[run.method],  # a worker may know another one by this name
-                    by_epoch=by_epoch,
-                )
+                results = train_together(group, splits, config, checkpoint=checkpoint, **options)
             except Diverged as error:
-                trained = Trained.without_result(run, str(error))
-        problem = _keep(trained, _path(names[run])) if cached else ""
-        if checkpoint is not None and not problem:
+                results = [Trained.without_result(run, str(error)) for run in group]
+        if len(group) > 1 and results[0].diverged:  # perhaps an average only: each by itself
+            kept = [one for run in group for one in train([run], splits)]
+        else:
+            kept = [(result, _keep(result, _path(names[result.run])) if cached else "") for result in results]
+        if checkpoint is not None and not any(problem for _, problem in kept):
             checkpoint.remove()
-        return trained, problem
+        return kept
 
-    def train_once(run: Run, data: Callable[[], Splits], wait: bool) -> tuple[Trained | None, str]:
-        """No result where another process trains this run, and this one is not to `wait` for that."""
+    def train_once(group: Sequence[Run], data: Callable[[], Splits], wait: bool) -> list[tuple[Trained, str]]:
+        """Without those that another process trains, where this one is not to `wait` for that."""
         if not cached:
-            return train(run, data())
-        with _reserved(_path(names[run]), wait) as reserved:
-            if not reserved:
-                return None, ""
-            loaded = _loaded(run, kept_at(f"runs/{names[run]}.pt"), data(), architecture, by_epoch)
-            return (loaded, "") if loaded else train(run, data())
+            return train(group, data())
+        with contextlib.ExitStack() as stack:
+            ours = [run for run in group if stack.enter_context(_reserved(_path(names[run]), wait))]
+            loaded = [_loaded(run, kept_at(f"runs/{names[run]}.pt"), data(), architecture, by_epoch) for run in ours]
+            left = [run for run, result in zip(ours, loaded, strict=True) if result is None]
+            return [(result, "") for result in loaded if result] + (train(left, data()) if left else [])
 
     problems = []
     with tqdm(total=len(missing), desc="training runs", disable=not missing) as bar:
@@ -98,15 +107,17 @@ def train_runs(
             left = [run for run in missing if found.get(run) is None]
             if wait and left:
                 bar.set_postfix_str(f"waiting for {len(left)} that another process trains")
-            workers = max(1, min(len(left), most_at_a_time(jobs, splits, config.torch_device, architecture)))
+            groups = [[run] for run in left] if wait else side_by_side(left)  # who waits for one reserves no other
+            together = max(map(len, groups), default=1)
+            at_a_time = most_at_a_time(jobs, splits, config.torch_device, architecture, together)
+            workers = max(1, min(len(groups), at_a_time))
             with _handed_over(splits, workers) as data:
-                results = joblib.Parallel(workers, return_as="generator")(
-                    joblib.delayed(train_once)(run, data, wait) for run in left
-                )
-                for run, (result, problem) in zip(left, results, strict=True):
-                    found[run] = result
-                    bar.update(result is not None)
-                    problems += [problem] if problem else []
+                for results in joblib.Parallel(workers, return_as="generator")(
+                    joblib.delayed(train_once)(group, data, wait) for group in groups
+                ):
+                    found |= {result.run: result for result, _ in results}
+                    bar.update(len(results))
+                    problems += [problem for _, problem in results if problem]
     trained = sum(not found[run].loaded for run in names)
     print(f"{trained} runs trained, {len(names) - trained} loaded from the cache")
     if problems:
@@ -130,9 +141,12 @@ def train_arms(
 _OF_A_PROCESS = 2**31  # bytes on a GPU besides data and weights: CUDA's own, and activations of a small network
 
 
-def most_at_a_time(jobs: int | None, splits: Splits, device: torch.device, architecture: Architecture) -> int:
-    """How many runs are to be trained side by side. What a run needs of a GPU is estimated, not known: its data, where
-    it will be kept there, and 16 times the network: gradients, the optimiser's moments, averages and activations."""
+def most_at_a_time(
+    jobs: int | None, splits: Splits, device: torch.device, architecture: Architecture, together: int = 1
+) -> int:
+    """How many trainings are to run side by side, each for at most so many runs `together`. What one needs of a GPU is
+    estimated, not known: its data, where it will be kept there, and 16 times the network: gradients, the optimiser's
+    moments, averages and activations; for every further run, 4 times the network: its averages and best weights."""
     if device.type == "cpu":
         return jobs or joblib.cpu_count()
     if jobs is None or jobs == 1:
@@ -141,7 +155,7 @@ def most_at_a_time(jobs: int | None, splits: Splits, device: torch.device, archi
     data = sum(part.nbytes for part in (splits.train, splits.validation, splits.test))
     network = architecture.build(splits.train.input_shapes, len(splits.train.class_names), 0)
     weights = sum(value.numel() * value.element_size() for value in network.parameters())
-    need = _OF_A_PROCESS + 16 * weights + (data if data <= free / 2 else 0)
+    need = _OF_A_PROCESS + (16 + 4 * (together - 1)) * weights + (data if data <= free / 2 else 0)
     return min(jobs, free // need)
 
 

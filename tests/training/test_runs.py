@@ -42,6 +42,7 @@ from mmlib.training import (
 )
 from mmlib.training.checkpoint import Checkpoint
 from mmlib.training.estimates import pooled
+from mmlib.training.run import train_together
 from mmlib.training.runs import most_at_a_time
 
 CONFIG = TrainingConfig(epochs=2, device="cpu")
@@ -396,10 +397,10 @@ class TestCache:
         other = subprocess.Popen([sys.executable, "-c", ANOTHER_PROCESS, str(middle), str(go_on)])
         trained = []
 
-        def watched(run, *arguments, **options):
-            trained.append(run)
-            result = train_run(run, *arguments, **options)
-            if run == own:
+        def watched(runs, *arguments, **options):
+            trained.extend(runs)
+            result = train_together(runs, *arguments, **options)
+            if runs == [own]:
                 assert other.poll() is None, "it was not waited for"
                 if killed:
                     other.kill()
@@ -407,7 +408,7 @@ class TestCache:
                     go_on.touch()
             return result
 
-        monkeypatch.setattr("mmlib.training.runs.train_run", watched)
+        monkeypatch.setattr("mmlib.training.runs.train_together", watched)
         try:
             while not middle.exists():
                 assert other.poll() is None
@@ -488,8 +489,8 @@ class TestCache:
         runs = [Run("erm", "there", seed, ("left", "right")) for seed in range(2)]
         alone, together = (train_runs(runs, toy_splits, CONFIG, jobs=jobs, cached=False) for jobs in (1, 2))
         assert [one.scores for one in alone] == [one.scores for one in together]
-        plain = methods.Variant(methods.ERM)
-        assert train_run(runs[0], toy_splits, CONFIG, variant=plain).scores != alone[0].scores
+        plain = {"erm": methods.Variant(methods.ERM)}
+        assert train_run(runs[0], toy_splits, CONFIG, variants=plain).scores != alone[0].scores
 
     @pytest.mark.parametrize("name", methods.METHODS)
     def test_a_killed_training_resumes_to_the_identical_result(self, name, toy_splits, monkeypatch):

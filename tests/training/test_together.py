@@ -1,0 +1,179 @@
+"""Runs that differ in their averages only are trained together, and end as if each had been trained alone."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from mmlib import methods
+from mmlib.methods.base import Method
+from mmlib.models import evaluate
+from mmlib.training import Run, TrainingConfig, train_runs
+from mmlib.training.checkpoint import Checkpoint
+from mmlib.training.run import train_together
+
+CONFIG = TrainingConfig(epochs=4, learning_rate=0.01, device="cpu")
+BOTH = ("left", "right")
+AVERAGES = {
+    "erm": ({}, {"learning_rate": 0.02}),
+    "ema": ({}, {"half_life": 0.3}, {"decay": 0.9}),
+    "swa": ({},),
+    "swad": ({"tolerance": 0.01}, {"tolerance": 0.5}),
+    "multi-loss": ({},),
+    "ema + multi-loss": ({},),
+    "mbcd: EMA": ({},),
+    "mbcd: none": ({},),
+}
+RUNS = [
+    Run(method, "there", 3, BOTH, settings=tuple(options.items()))
+    for method, of_method in AVERAGES.items()
+    for options in of_method
+]
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """Of kept runs."""
+    monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The runs of every training in this process, as a list that grows."""
+    seen = []
+
+    def watched(runs, *arguments, **options):
+        seen.append([run.method for run in runs])
+        return train_together(runs, *arguments, **options)
+
+    monkeypatch.setattr("mmlib.training.runs.train_together", watched)
+    return seen
+
+
+def assert_same(one, two):
+    """Scores, both networks, history and weights by epoch."""
+    assert one.run == two.run and one.scores == two.scores
+    assert one.history.selected_epoch == two.history.selected_epoch
+    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in of.history.rows] for of in (one, two)]
+    assert rows[0] == rows[1]
+    for part in ("predictor", "network"):
+        first, second = (getattr(of, part).state_dict() for of in (one, two))
+        assert all(torch.equal(value, second[name]) for name, value in first.items()), f"{one.run.method}: {part}"
+        modes = [[(p.requires_grad, of.training) for p in of.parameters()] for of in (one.network, two.network)]
+        assert modes[0] == modes[1]
+    (first,), (second,) = (of.history.tensors.values() for of in (one, two))
+    assert all(map(torch.equal, first, second))
+
+
+def test_each_ends_as_alone_and_a_network_is_trained_once(toy_splits, trainings):
+    together = train_runs(RUNS, toy_splits, CONFIG, jobs=1, cached=False, by_epoch=True)
+    first = ["erm", "ema", "ema", "ema", "swa", "swad", "swad"]
+    assert trainings == [first, ["erm"], ["multi-loss", "ema + multi-loss"], ["mbcd: EMA"], ["mbcd: none"]]
+    for run, result in zip(RUNS, together, strict=True):
+        assert_same(result, *train_together([run], toy_splits, CONFIG, by_epoch=True))
+    assert len({tuple(result.scores.values()) for result in together}) > len(RUNS) / 2, "not all alike"
+
+
+def test_other_seeds_data_and_modalities_are_other_trainings(toy_splits, trainings):
+    others = [Run("ema", "here", 3, BOTH), Run("ema", "there", 4, BOTH), Run("ema", "there", 3, ("left",))]
+    others += [Run("ema", "there", 3, BOTH, "here"), Run("ema", "there", 3, BOTH)]
+    train_runs(others, toy_splits, replace(CONFIG, epochs=1), jobs=1, cached=False)
+    assert trainings == 5 * [["ema"]]
+
+
+def test_what_an_average_is_made_of_looks_at_no_average():
+    """Otherwise it could not be trained together with what averages it: all hooks would see the wrong one."""
+    hooks = ("on_train_start", "on_epoch_start", "after_step", "on_epoch_end", "on_train_end", "counters")
+    for variant in filter(lambda one: one.inner, methods.METHODS.values()):
+        assert all(getattr(variant.inner, hook) is getattr(Method, hook) for hook in hooks), variant.inner
+
+
+def stopped_while_saving(monkeypatch, number):
+    """`torch.save` is interrupted after having written for the `number`th time; checkpoints are never too early."""
+    monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
+    saved, writes = torch.save, []
+
+    def killed(state, path):
+        saved(state, path)
+        writes.append(path)
+        if len(writes) == number:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+
+
+def test_they_resume_together(toy_splits, folder, monkeypatch):
+    runs = RUNS[:7]
+    expected = train_runs(runs, toy_splits, CONFIG, jobs=1, cached=False, by_epoch=True)
+    with monkeypatch.context() as patched:
+        stopped_while_saving(patched, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train_runs(runs, toy_splits, CONFIG, jobs=1, by_epoch=True)
+    (checkpoint,) = folder.iterdir()
+    assert checkpoint.name.endswith(".checkpoint-by-epoch.pt")
+    assert len(torch.load(checkpoint, weights_only=True)["courses"]) == 6, "the other learning rate is apart"
+    steps = []
+    monkeypatch.setattr(methods.ERM, "step_losses", counted(methods.ERM.step_losses, steps))
+    for one, two in zip(expected, train_runs(runs, toy_splits, CONFIG, jobs=1, by_epoch=True), strict=True):
+        assert_same(one, two)
+    per_epoch = math.ceil(len(runs[0].protocol(toy_splits).train) / CONFIG.batch_size)
+    assert len(steps) == per_epoch * (2 + CONFIG.epochs)
+    assert [path.suffixes for path in folder.iterdir()] == 7 * [[".pt"]]
+
+
+def counted(function, calls):
+    """The function, which adds to `calls`."""
+
+    def watched(*arguments):
+        calls.append(None)
+        return function(*arguments)
+
+    return watched
+
+
+def test_one_that_was_interrupted_by_itself_resumes_by_itself(toy_splits, folder, monkeypatch, trainings):
+    runs = [Run(method, "there", 0, BOTH) for method in ("erm", "ema", "swa")]
+    with monkeypatch.context() as patched:
+        stopped_while_saving(patched, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train_runs(runs[1:2], toy_splits, CONFIG, jobs=1)
+    del trainings[:]
+    train_runs(runs, toy_splits, CONFIG, jobs=1)
+    assert trainings == [["erm", "swa"], ["ema"]]
+    del trainings[:]
+    train_runs([*runs, Run("swad", "there", 0, BOTH)], toy_splits, CONFIG, jobs=1)
+    assert trainings == [["swad"]], "those that are kept are not trained again"
+
+
+def test_an_average_that_diverges_takes_no_other_with_it(toy_splits, folder, monkeypatch, capsys):
+    runs = [Run(method, "there", 0, BOTH) for method in ("erm", "swad", "ema")]
+    expected = train_runs(runs, toy_splits, CONFIG, jobs=1, cached=False)
+
+    def spoilt(self, train, batch_size):
+        self.predictor.fused_head.weight.fill_(math.nan)
+
+    monkeypatch.setattr(methods.SWAD, "on_train_end", spoilt)
+    found = train_runs(runs, toy_splits, CONFIG, jobs=1)
+    assert [bool(one.diverged) for one in found] == [False, True, False]
+    assert found[1].diverged.startswith("SWAD diverged at the end")
+    assert [one.scores for one in found[::2]] == [one.scores for one in expected[::2]]
+    assert "No result of swad, seed 0" in capsys.readouterr().out and not list(folder.glob("*checkpoint*"))
+
+
+def test_where_the_network_diverges_all_do(toy_splits, folder):
+    loud = TrainingConfig(epochs=2, optimiser="sgd", learning_rate=1e30, device="cpu")
+    found = train_runs([Run(method, "there", 0, BOTH) for method in ("erm", "ema")], toy_splits, loud, jobs=1)
+    assert [one.diverged.split()[0] for one in found] == ["ERM", "EMA"]
+
+
+def test_networks_of_one_training_are_apart(toy_splits):
+    """What happens to one run's network afterwards changes no other's."""
+    erm, ema, swa = train_runs([Run(name, "there", 0, BOTH) for name in ("erm", "ema", "swa")], toy_splits, CONFIG)
+    before = [evaluate(of, toy_splits.test) for of in (ema.network, swa.network, swa.predictor)]
+    with torch.no_grad():
+        for of in (erm.network, ema.predictor):
+            of.fused_head.weight.zero_()
+    assert before == [evaluate(of, toy_splits.test) for of in (ema.network, swa.network, swa.predictor)]
