@@ -6,7 +6,8 @@
 * the data: every part's content, ground truth included, and its augmentation;
 * the code that the method and the training loop can reach (`source_code`), and torch's version.
 
-No network is built to identify a run. A kept result and a checkpoint carry the identity of their run.
+No network is built to identify a run. A kept result carries the identity of its run, a checkpoint that
+of its run or group of runs.
 """
 
 import hashlib

@@ -40,7 +40,7 @@ def train_runs(
     processes, as many share a GPU as its free memory should hold (`most_at_a_time`).
 
     Runs that train the same network and differ in what is averaged of it (ERM, EMA with any half-life, SWA, SWAD) are
-    trained together, in the time of one, each with the result that it has alone.
+    trained together, in hardly more than the time of one, each with the result that it has alone.
 
     Each CPU run uses one thread: parallel processes are faster than parallel threads, and no result depends on the
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
@@ -64,7 +64,7 @@ def train_runs(
     variants = {run.method: variant(run.method) for run in missing}
     kind = "checkpoint-by-epoch." if by_epoch else "checkpoint."  # one holds what the other lacks
 
-    def side_by_side(left: Sequence[Run]) -> list[list[Run]]:
+    def grouped(left: Sequence[Run]) -> list[list[Run]]:
         """Those that train the same network, together; one that was interrupted by itself resumes by itself."""
         groups: dict[Hashable, list[Run]] = {}
         for run in left:
@@ -107,7 +107,7 @@ def train_runs(
             left = [run for run in missing if found.get(run) is None]
             if wait and left:
                 bar.set_postfix_str(f"waiting for {len(left)} that another process trains")
-            groups = [[run] for run in left] if wait else side_by_side(left)  # who waits for one reserves no other
+            groups = [[run] for run in left] if wait else grouped(left)  # who waits for one reserves no other
             together = max(map(len, groups), default=1)
             at_a_time = most_at_a_time(jobs, splits, config.torch_device, architecture, together)
             workers = max(1, min(len(groups), at_a_time))
