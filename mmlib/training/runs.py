@@ -40,7 +40,7 @@ def train_runs(
     processes, as many share a GPU as its free memory should hold (`most_at_a_time`).
 
     Runs that train the same network and differ in what is averaged of it (ERM, EMA with any half-life, SWA, SWAD) are
-    trained together, in hardly more than the time of one, each with the result that it has alone.
+    trained together: steps are taken once, evaluations are each run's own, and so is its result, the same as alone.
 
     Each CPU run uses one thread: parallel processes are faster than parallel threads, and no result depends on the
     number of cores. A run of the same identity (`training.identity`) that was trained before is loaded from
