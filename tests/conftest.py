@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from started import Started
 from mmlib.batch import execution, suites
 from mmlib.data import MultimodalDataset, Splits
 from mmlib.training import Run, Trained, TrainingConfig, train_runs
+from mmlib.training.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 multiprocessing.forkserver.ensure_running()  # what `Started` forks gets ready while pytest collects the tests
@@ -268,6 +270,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def stopped_while_saving(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """`torch.save` is interrupted when it has written for the `number`th time, before the file has its name; every
+    epoch has a checkpoint."""
+    monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
+    saved, writes = torch.save, []
+
+    def killed(state: Any, path: Any) -> None:
+        saved(state, path)
+        writes.append(path)
+        if len(writes) == number:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
 
 
 @pytest.fixture

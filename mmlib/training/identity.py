@@ -11,7 +11,7 @@ of its run or group of runs.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import torch
@@ -42,6 +42,15 @@ def identities(
     )
     code = {name: code_of_training(methods.variant(name)) for name in {run.method for run in runs}}
     return {run: _digest((shared, _of_run(run, config), code[run.method])) for run in runs}
+
+
+def trajectory(run: Run, config: TrainingConfig, variant: methods.Variant) -> Hashable:
+    """The same for runs, of the same data, that train the same network in the same way and differ in what is averaged
+    of it."""
+    configured, options = run.configured(config)
+    averaged = variant.inner is not None
+    steps = (variant.inner,) if averaged else (variant.kind, *sorted({**variant.options, **options}.items()))
+    return steps, configured, replace(run, method="", settings=())
 
 
 def identity_of_group(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -141,14 +141,6 @@ def train_run(run: Run, splits: Splits, config: TrainingConfig, **options: Any) 
     return trained
 
 
-def trajectory(run: Run, config: TrainingConfig, variant: methods.Variant) -> Hashable:
-    """The same for runs that train the same network in the same way and differ in what is averaged of it."""
-    configured, options = run.configured(config)
-    averaged = variant.inner is not None
-    steps = (variant.inner,) if averaged else (variant.kind, *sorted({**variant.options, **options}.items()))
-    return steps, configured, replace(run, method="", settings=())
-
-
 def train_together(
     runs: Sequence[Run],
     splits: Splits,
@@ -159,7 +151,7 @@ def train_together(
     variants: Mapping[str, methods.Variant] | None = None,
     by_epoch: bool = False,
 ) -> list[Trained]:
-    """Train the one network of runs with the same `trajectory`, each with the result that it would have alone.
+    """Train the one network of runs with the same `identity.trajectory`, each with the result that it would have alone.
 
     Each epoch is also evaluated on the unseen domain ("target"); with `by_epoch`, its weights are kept, where they are
     small enough (`Trained.networks`).

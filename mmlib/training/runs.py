@@ -21,9 +21,9 @@ from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
 from mmlib.seeding import one_thread
 from mmlib.training.checkpoint import Checkpoint, save
-from mmlib.training.identity import identities, identity_of_group
+from mmlib.training.identity import identities, identity_of_group, trajectory
 from mmlib.training.loop import Diverged, History, TrainingConfig
-from mmlib.training.run import DEFAULT, WEIGHTS, Run, Trained, may_be_kept, train_together, trajectory
+from mmlib.training.run import DEFAULT, WEIGHTS, Run, Trained, may_be_kept, train_together
 
 
 def train_runs(
@@ -76,11 +76,17 @@ def train_runs(
         """Each result, and why it could not be kept; "" where it was, or was not to be."""
         name = identity_of_group([names[run] for run in group])
         checkpoint = Checkpoint(_path(name, kind), name) if cached else None
-        # a worker may know other methods by these names
-        options = {"architecture": architecture, "variants": variants, "by_epoch": by_epoch}
         with one_thread() if on_cpu else contextlib.nullcontext():
             try:
-                results = train_together(group, splits, config, checkpoint=checkpoint, **options)
+                results = train_together(
+                    group,
+                    splits,
+                    config,
+                    architecture=architecture,
+                    checkpoint=checkpoint,
+                    variants=variants,  # a worker may know others by these names
+                    by_epoch=by_epoch,
+                )
             except Diverged as error:
                 results = [Trained.without_result(run, str(error)) for run in group]
         if len(group) > 1 and results[0].diverged:  # perhaps an average only: each by itself

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, stopped_while_saving
 from scipy import stats
 
 from mmlib import methods
@@ -391,7 +391,7 @@ class TestCache:
     @pytest.mark.parametrize("killed", [False, True], ids=["goes on", "is killed"])
     def test_a_run_that_another_process_trains_is_left_to_it(self, toy_splits, tmp_path, monkeypatch, capsys, killed):
         """Until it is done, or dead: then its training is resumed here. Meanwhile other runs are trained."""
-        shared, own = (Run("erm", "there", seed, ("left", "right")) for seed in range(2))
+        shared, own = (Run(method, "there", 0, ("left", "right")) for method in ("erm", "ema"))  # of one network
         expected = train_runs([shared, own], toy_splits, CONFIG, jobs=1, cached=False)
         middle, go_on = tmp_path / "middle", tmp_path / "go_on"
         other = subprocess.Popen([sys.executable, "-c", ANOTHER_PROCESS, str(middle), str(go_on)])
@@ -501,19 +501,10 @@ class TestCache:
         run = Run(name, "there", 1, ("left", "right"), settings=options)
         config = TrainingConfig(epochs=3, device="cpu")
         (expected,) = train_runs([run], splits, config, jobs=1, cached=False, by_epoch=True)
-        monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
-        saved, writes = torch.save, []
-
-        def killed(state, path):
-            saved(state, path)
-            writes.append(path)
-            if len(writes) == 3:  # while the third epoch's state is being written
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(torch, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_runs([run], splits, config, jobs=1, by_epoch=True)
-        monkeypatch.setattr(torch, "save", saved)
+        with monkeypatch.context() as patched:
+            stopped_while_saving(patched, 3)  # while the third epoch's state is being written
+            with pytest.raises(KeyboardInterrupt):
+                train_runs([run], splits, config, jobs=1, by_epoch=True)
         assert [path.name.split(".", 1)[1] for path in self.folder.iterdir()] == ["checkpoint-by-epoch.pt"]
         (resumed,) = train_runs([run], splits, config, jobs=1, by_epoch=True)
         assert not resumed.loaded and resumed.scores == expected.scores

@@ -2,16 +2,15 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
+from conftest import stopped_while_saving
 
 from mmlib import methods
 from mmlib.methods.base import Method
 from mmlib.models import evaluate
 from mmlib.training import Run, TrainingConfig, train_runs
-from mmlib.training.checkpoint import Checkpoint
 from mmlib.training.run import train_together
 
 CONFIG = TrainingConfig(epochs=4, learning_rate=0.01, device="cpu")
@@ -62,7 +61,9 @@ def assert_same(one, two):
     for part in ("predictor", "network"):
         first, second = (getattr(of, part).state_dict() for of in (one, two))
         assert all(torch.equal(value, second[name]) for name, value in first.items()), f"{one.run.method}: {part}"
-        modes = [[(p.requires_grad, of.training) for p in of.parameters()] for of in (one.network, two.network)]
+        modes = [
+            [(p.requires_grad, of.training) for p in of.parameters()] for of in (getattr(one, part), getattr(two, part))
+        ]
         assert modes[0] == modes[1]
     (first,), (second,) = (of.history.tensors.values() for of in (one, two))
     assert all(map(torch.equal, first, second))
@@ -77,6 +78,19 @@ def test_each_ends_as_alone_and_a_network_is_trained_once(toy_splits, trainings)
     assert len({tuple(result.scores.values()) for result in together}) > len(RUNS) / 2, "not all alike"
 
 
+def test_late_accuracy_is_of_the_last_epochs_or_of_the_network_that_no_epoch_had(toy_splits):
+    runs = [replace(run, seed=seed) for run in (RUNS[0], RUNS[2], RUNS[5], RUNS[6]) for seed in range(3)]
+    slow, unseen, told_apart = replace(CONFIG, learning_rate=5e-4), toy_splits.leave_out("there").target, 0
+    for result in (train_together([run], toy_splits, slow)[0] for run in runs):
+        at_end = evaluate(result.predictor, unseen, "target ")
+        assert {name: result.scores[name] for name in at_end} == pytest.approx(at_end)
+        of_epochs = sum(row["target accuracy"] for row in result.history.rows[-3:]) / 3
+        one = result.run.method in ("swa", "swad")
+        assert result.scores["late target accuracy"] == pytest.approx(at_end["target accuracy"] if one else of_epochs)
+        told_apart += one and of_epochs != at_end["target accuracy"]
+    assert told_apart
+
+
 def test_other_seeds_data_and_modalities_are_other_trainings(toy_splits, trainings):
     others = [Run("ema", "here", 3, BOTH), Run("ema", "there", 4, BOTH), Run("ema", "there", 3, ("left",))]
     others += [Run("ema", "there", 3, BOTH, "here"), Run("ema", "there", 3, BOTH)]
@@ -89,20 +103,6 @@ def test_what_an_average_is_made_of_looks_at_no_average():
     hooks = ("on_train_start", "on_epoch_start", "after_step", "on_epoch_end", "on_train_end", "counters")
     for variant in filter(lambda one: one.inner, methods.METHODS.values()):
         assert all(getattr(variant.inner, hook) is getattr(Method, hook) for hook in hooks), variant.inner
-
-
-def stopped_while_saving(monkeypatch, number):
-    """`torch.save` is interrupted after having written for the `number`th time; checkpoints are never too early."""
-    monkeypatch.setattr("mmlib.training.runs.Checkpoint", partial(Checkpoint, seconds=0))
-    saved, writes = torch.save, []
-
-    def killed(state, path):
-        saved(state, path)
-        writes.append(path)
-        if len(writes) == number:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", killed)
 
 
 def test_they_resume_together(toy_splits, folder, monkeypatch):
