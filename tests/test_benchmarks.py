@@ -2,6 +2,7 @@
 
 import copy
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -172,20 +173,22 @@ def bare_decoding(paths):
 
 @pytest.mark.alone
 def test_preparing_cremad_keeps_up_with_bare_decoding(sources, tmp_path, monkeypatch):
-    """Real clips; CPU time of the whole preparation (decoding, resampling, scaling, hashing, writing, journal)."""
+    """Real clips; CPU time of the whole preparation (decoding, resampling, scaling, hashing, writing, journal). Short
+    pieces, in pairs: what else a machine does falls on either of them, and the median forgets it."""
     clip = sources / "cremad" / "VideoFlash" / "1001_DFA_ANG_XX.flv"
-    recipe = cremad.recipe(many_clips(tmp_path / "source", clip, 25))
+    recipe = cremad.recipe(many_clips(tmp_path / "source", clip, 5))
     paths = [recipe_clip.files["video"] for recipe_clip in recipe.clips]
-    seconds = {"bare": [], "prepared": []}
-    for attempt in range(4):
+    shares = []
+    for attempt in range(20):
         monkeypatch.setenv("MMLIB_CACHE", str(tmp_path / f"cache {attempt}"))
-        for name, work in {"bare": lambda: bare_decoding(paths), "prepared": lambda: prepare(recipe, 1)}.items():
-            started = time.process_time()
-            work()
-            seconds[name].append(time.process_time() - started)
-    share = min(seconds["bare"]) / min(seconds["prepared"])
+        started = time.process_time()
+        bare_decoding(paths)
+        between = time.process_time()
+        prepare(recipe, 1)
+        shares.append((between - started) / (time.process_time() - between))
+    share = statistics.median(shares)
     print(f"preparing CREMA-D runs at {share:.0%} of the speed of PyAV's bare decoding")
-    assert share >= 0.8
+    assert share >= 0.7  # mostly 0.8 to 0.9; scaling every picture would make it 0.6
 
 
 def test_memory_does_not_depend_on_the_number_of_clips(tmp_path):

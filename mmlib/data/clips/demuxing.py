@@ -67,7 +67,8 @@ class Packets:
         if stamp is None:
             return
         stream, base = packet.stream_index, packet.time_base
-        time, length = float(stamp * base), float((packet.duration or 0) * base)
+        ticks, per = base.numerator, base.denominator  # products of fractions would take a tenth of a clip's time
+        time, length = stamp * ticks / per, (packet.duration or 0) * ticks / per
         step = time - self._before.get(stream, time)
         part = self._part.get(stream, 0)
         if self._spliced and not -HOLE <= step <= _SPLICE:
@@ -77,10 +78,10 @@ class Packets:
         else:
             self._longest = max(self._longest, step)
         self._part[stream], self._before[stream] = part, time
-        if shift := round(self._shifts[part] / base):
+        if part and (shift := round(self._shifts[part] / base)):
             packet.dts = stamp + shift
             packet.pts = None if packet.pts is None else packet.pts + shift
-        time = float((packet.dts if packet.pts is None else packet.pts) * base)
+        time = (packet.dts if packet.pts is None else packet.pts) * ticks / per
         self._first[stream] = min(self._first.get(stream, time), time)
         self._end[stream] = max(self._end.get(stream, time), time + length)
 
