@@ -58,8 +58,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _execute(request: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Status and error of the execution; whatever goes wrong is reported, never raised."""
+def _execute(request: dict[str, Any], folder: Path, again: bool = True) -> dict[str, str]:
+    """Status and error of the execution; whatever goes wrong is reported, never raised. A kernel that dies at its start
+    gets one more chance: of two that start at once, both may have chosen the same port."""
     try:
         papermill.execute_notebook(
             as_it_is(request["notebook"]),
@@ -81,6 +82,8 @@ def _execute(request: dict[str, Any], folder: Path) -> dict[str, str]:
         return {"status": "kernel died", "error": "The kernel died."}
     except Exception as failure:
         not_ready = type(failure) is RuntimeError and str(failure).startswith("Kernel d")  # it died, or didn't respond
+        if again and not_ready and str(failure).startswith("Kernel died"):
+            return _execute(request, folder, again=False)
         return {"status": "kernel not started" if not_ready else kind_of(failure), "error": described(failure)}
     return {"status": "finished", "error": ""}
 

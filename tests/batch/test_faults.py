@@ -226,16 +226,37 @@ def test_a_kernel_that_starts_another_interpreter_is_refused(kit, capsys, monkey
     assert not kit.out.exists()
 
 
+def kernel_of(program, folder, monkeypatch):
+    """From now on, this program, in Python, is Jupyter's kernel."""
+    (folder / "kernels" / "python3").mkdir(parents=True)
+    argv = [sys.executable, "-c", program, "{connection_file}"]
+    facts = {"argv": argv, "display_name": "P", "language": "python"}
+    (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(facts))
+    monkeypatch.setenv("JUPYTER_PATH", str(folder))
+
+
 def test_a_kernel_that_does_not_start_is_named(kit, monkeypatch, tmp_path):
     kit.notebook("01_good", "rate")
-    slow = tmp_path / "kernels" / "python3"
-    slow.mkdir(parents=True)
-    facts = {"argv": [sys.executable, "-c", "import time; time.sleep(60)"], "display_name": "P", "language": "python"}
-    (slow / "kernel.json").write_text(json.dumps(facts))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    kernel_of("import time; time.sleep(60)", tmp_path, monkeypatch)
     assert kit.run("--start-timeout", "1") == 1
     result = kit.results()["01_good"]
     assert result["status"] == "kernel not started" and "didn't respond in 1 seconds" in result["error"]
+
+
+def test_a_kernel_that_dies_at_its_start_is_started_once_more(kit, monkeypatch, tmp_path):
+    """Of two that start at the same time, both may have chosen the same port."""
+    starts = tmp_path / "starts"
+    program = f"""import os, sys
+open({str(starts)!r}, "a").write("x")
+if os.path.getsize({str(starts)!r}) == 2:
+    os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", "-f", sys.argv[1]])"""
+    kernel_of(program, tmp_path, monkeypatch)
+    kit.notebook("01_good", "rate")
+    kit.notebook("02_good", "rate")
+    assert kit.run("--jobs", "1") == 1
+    first, second = (kit.results()[name] for name in ("01_good", "02_good"))
+    assert first["status"] == "finished" and second["status"] == "kernel not started"
+    assert "Kernel died" in second["error"] and len(starts.read_text()) == 4
 
 
 def test_a_folder_may_have_any_name(tmp_path):
