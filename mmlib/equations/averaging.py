@@ -90,12 +90,20 @@ def decay_for_half_life(half_life: float, total_steps: int) -> float:
 
 
 @torch.no_grad()
-def refresh_batch_norm(network: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-    """Re-estimate all batch-norm running statistics from these input batches, equally weighted.
+def refresh_batch_norm(
+    network: nn.Module, batches: Iterable[Mapping[str, Tensor]], trained: nn.Module | None = None
+) -> None:
+    """Re-estimate batch-norm running statistics from these input batches, equally weighted: all of them, or those that
+    are in train mode in `trained`, the network of which this one is an average.
 
     Parameters are unchanged; modes and momenta are restored. Without batch norm, nothing happens.
     """
-    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    pairs = zip(network.modules(), (trained or network).modules(), strict=True)
+    layers = [
+        layer
+        for layer, model in pairs
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (trained is None or model.training)
+    ]
     if not layers:
         return
     modes = {module: module.training for module in network.modules()}

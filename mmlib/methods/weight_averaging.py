@@ -1,7 +1,7 @@
 """Methods that train like another one and predict with averaged weights: EMA, SWA, SWAD."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -58,10 +58,11 @@ class WeightAveraging(Method):
         self.inner.load_counters(counters.pop("inner"))
         super().load_counters(counters)
 
-
-def _inputs(train: MultimodalDataset, batch_size: int, network: nn.Module) -> Iterator[dict[str, Tensor]]:
-    device = next(network.parameters()).device
-    return (batch.inputs for batch in train.batches(batch_size, device=device))
+    def _refresh(self, train: MultimodalDataset, batch_size: int) -> None:
+        """Re-estimate the average's batch-norm statistics; frozen trunks keep theirs."""
+        device = next(self.predictor.parameters()).device
+        batches = (batch.inputs for batch in train.batches(batch_size, device=device))
+        refresh_batch_norm(self.predictor, batches, self.model.train())
 
 
 class EMA(WeightAveraging):
@@ -118,7 +119,7 @@ class SWA(WeightAveraging):
 
     def on_train_end(self, train: MultimodalDataset, batch_size: int) -> None:
         """Re-estimate batch-norm statistics on the training data."""
-        refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
+        self._refresh(train, batch_size)
 
 
 class SWAD(WeightAveraging):
@@ -198,4 +199,4 @@ class SWAD(WeightAveraging):
         """Predict with the segments inside the valley; re-estimate batch-norm statistics."""
         self._merge(len(self.waiting))
         self.average.lerp_towards(self.merged.module, 1.0)
-        refresh_batch_norm(self.predictor, _inputs(train, batch_size, self.predictor))
+        self._refresh(train, batch_size)

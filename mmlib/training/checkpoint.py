@@ -1,7 +1,10 @@
 """The state from which interrupted training resumes, written completely or not at all."""
 
 import math
+import os
+import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,22 @@ from mmlib.data.cache import atomic_path, set_aside
 class Checkpoint:
     """Where a run saves its state, and which run that is.
 
-    `identity` is the run's (`training.identity`): a file of another run is refused and stays. State is written after an
-    epoch, but not more often than every `seconds`: a killed run loses at most that much and one epoch.
+    `identity` is the run's (`training.identity`): a file of another run is refused and stays. `beside`: those of runs
+    that are trained together with it, and their paths. All of these are names of one file (copies of it, where a disk
+    knows no hard links), so that each run resumes, whichever others it is then asked for with. State is written after
+    an epoch, but not more often than every `seconds`: a killed run loses at most that much and one epoch.
     """
 
     path: Path
     identity: str
     seconds: float = 20.0
+    beside: Mapping[str, Path] = field(default_factory=dict)
     _written: float = field(default_factory=time.monotonic, init=False)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The identities of all of them."""
+        return self.identity, *self.beside
 
     def write(self, state: dict[str, Any]) -> None:
         """Save this state (tensors, plain values and containers of them), unless the last one is too recent."""
@@ -30,7 +41,10 @@ class Checkpoint:
             return
         self._written = time.monotonic()
         try:
-            save(self.path, {"identity": self.identity, **state})
+            save(self.path, {"runs": self.runs, **state})
+            for other in self.beside.values():
+                with atomic_path(other) as temporary:
+                    _link(self.path, temporary)
         except OSError as error:
             self.seconds = math.inf  # said once
             print(f"{self.path} could not be written ({error}); the training continues without.")
@@ -42,20 +56,29 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
-            found = state["identity"]
+            found = state["runs"]
         except MemoryError:
             raise
         except Exception as error:
             print(f"{set_aside(self.path, error)}: the training starts again.")
             return None
-        if found != self.identity:
+        if not set(self.runs) <= set(found):
             raise ValueError(f"{self.path} belongs to another run. Delete it, or use another checkpoint.")
         return state
 
-    def remove(self) -> None:
-        """The training has ended and its result is kept elsewhere. What killed writers have left goes, too."""
-        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.part")):
-            path.unlink(missing_ok=True)
+
+def _link(path: Path, new: Path) -> None:
+    new.unlink()
+    try:
+        os.link(path, new)
+    except OSError:  # not on this disk
+        shutil.copyfile(path, new)
+
+
+def remove(path: Path) -> None:
+    """The run's training has ended and its result is kept elsewhere. What killed writers have left goes, too."""
+    for one in (path, *path.parent.glob(f".{path.name}.*.part")):
+        one.unlink(missing_ok=True)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

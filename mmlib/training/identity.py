@@ -6,8 +6,8 @@
 * the data: every part's content, ground truth included, and its augmentation;
 * the code that the method and the training loop can reach (`source_code`), and torch's version.
 
-No network is built to identify a run. A kept result carries the identity of its run, a checkpoint that
-of its run or group of runs.
+No network is built to identify a run. A kept result carries the identity of its run, a checkpoint those of
+all runs that are trained together.
 """
 
 import hashlib
@@ -44,18 +44,21 @@ def identities(
     return {run: _digest((shared, _of_run(run, config), code[run.method])) for run in runs}
 
 
+# What changes nothing but an average of its own, and what a method may do besides its steps.
+_AVERAGES = (methods.EMA, methods.SWA, methods.SWAD)
+_HOOKS = ("predictor", "on_train_start", "on_epoch_start", "after_step", "on_epoch_end", "on_train_end", "counters")
+
+
 def trajectory(run: Run, config: TrainingConfig, variant: methods.Variant) -> Hashable:
     """The same for runs, of the same data, that train the same network in the same way and differ in what is averaged
-    of it."""
+    of it. A method that does anything besides its steps trains alone: among others, it would do that several times."""
     configured, options = run.configured(config)
-    averaged = variant.inner is not None
-    steps = (variant.inner,) if averaged else (variant.kind, *sorted({**variant.options, **options}.items()))
+    averaged = variant.kind in _AVERAGES
+    trained = variant.inner if averaged else variant.kind
+    if any(getattr(trained, hook) is not getattr(methods.Method, hook) for hook in _HOOKS):
+        return run
+    steps = (trained,) if averaged else (trained, *sorted({**variant.options, **options}.items()))
     return steps, configured, replace(run, method="", settings=())
-
-
-def identity_of_group(names: Sequence[str]) -> str:
-    """Of a training that several runs share."""
-    return names[0] if len(names) == 1 else _digest(sorted(names))
 
 
 def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:

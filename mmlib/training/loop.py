@@ -57,6 +57,7 @@ class TrainingConfig:
             "capture": bool,
         }
         check(vars(self), allowed, "TrainingConfig")
+        object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))  # a list will do
         if self.torch_device.type != "cuda" and self.capture:
             raise ValueError("TrainingConfig: capture=True makes CUDA graphs and needs a GPU; leave it out here.")
 
@@ -155,8 +156,8 @@ def fit_together(
     if checkpoint is not None and (state := checkpoint.read(device)) is not None:
         for name, part in stateful.items():
             part.load_state_dict(state[name])
-        for course, kept in zip(courses, state["courses"], strict=True):
-            course.load(kept)
+        for name, course in zip(checkpoint.runs, courses, strict=True):
+            course.load(state["courses"][name])
     remaining = range(len(courses[0].history.rows) + 1, config.epochs + 1)
     for epoch in tqdm(remaining, desc=type(methods[0]).__name__, leave=False, disable=not progress):
         started = time.perf_counter()
@@ -168,7 +169,8 @@ def fit_together(
             course.end_epoch(row, validation, watched, measure)
         if checkpoint is not None:
             kept = {name: part.state_dict() for name, part in stateful.items()}
-            checkpoint.write(kept | {"courses": [course.state() for course in courses]})
+            states = (course.state() for course in courses)
+            checkpoint.write(kept | {"courses": dict(zip(checkpoint.runs, states, strict=True))})
 
     for method in methods[1:]:
         method.model = copy.deepcopy(method.model)  # the first may go back to earlier weights

@@ -20,8 +20,8 @@ from mmlib.data.splits import Splits
 from mmlib.methods import variant
 from mmlib.models.architecture import Architecture, trained_state
 from mmlib.seeding import one_thread
-from mmlib.training.checkpoint import Checkpoint, save
-from mmlib.training.identity import identities, identity_of_group, trajectory
+from mmlib.training.checkpoint import Checkpoint, remove, save
+from mmlib.training.identity import identities, trajectory
 from mmlib.training.loop import Diverged, History, TrainingConfig
 from mmlib.training.run import DEFAULT, WEIGHTS, Run, Trained, may_be_kept, train_together
 
@@ -65,17 +65,17 @@ def train_runs(
     kind = "checkpoint-by-epoch." if by_epoch else "checkpoint."  # one holds what the other lacks
 
     def grouped(left: Sequence[Run]) -> list[list[Run]]:
-        """Those that train the same network, together; one that was interrupted by itself resumes by itself."""
+        """Those that train the same network, together; of those that were interrupted, the ones with one checkpoint."""
         groups: dict[Hashable, list[Run]] = {}
         for run in left:
-            alone = cached and _path(names[run], kind).exists()
-            groups.setdefault(run if alone else trajectory(run, config, variants[run.method]), []).append(run)
+            interrupted = cached and _file(_path(names[run], kind))
+            groups.setdefault((trajectory(run, config, variants[run.method]), interrupted), []).append(run)
         return list(groups.values())
 
     def train(group: Sequence[Run], splits: Splits) -> list[tuple[Trained, str]]:
         """Each result, and why it could not be kept; "" where it was, or was not to be."""
-        name = identity_of_group([names[run] for run in group])
-        checkpoint = Checkpoint(_path(name, kind), name) if cached else None
+        (first, path), *others = ((names[run], _path(names[run], kind)) for run in group)
+        checkpoint = Checkpoint(path, first, beside=dict(others)) if cached else None
         with one_thread() if on_cpu else contextlib.nullcontext():
             try:
                 results = train_together(
@@ -90,11 +90,13 @@ def train_runs(
             except Diverged as error:
                 results = [Trained.without_result(run, str(error)) for run in group]
         if len(group) > 1 and results[0].diverged:  # perhaps an average only: each by itself
-            kept = [one for run in group for one in train([run], splits)]
-        else:
-            kept = [(result, _keep(result, _path(names[result.run])) if cached else "") for result in results]
-        if checkpoint is not None and not any(problem for _, problem in kept):
-            checkpoint.remove()
+            return [one for run in group for one in train([run], splits)]
+        kept = []
+        for result in results:
+            problem = _keep(result, _path(names[result.run])) if cached else ""
+            if cached and not problem:
+                remove(_path(names[result.run], kind))
+            kept.append((result, problem))
         return kept
 
     def train_once(group: Sequence[Run], data: Callable[[], Splits], wait: bool) -> list[tuple[Trained, str]]:
@@ -185,6 +187,15 @@ def _received(path: str) -> Splits:
 
 def _path(identity: str, kind: str = "") -> Path:
     return cache_directory() / "runs" / f"{identity}.{kind}pt"
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What is the same for all names of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager

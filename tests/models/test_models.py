@@ -260,15 +260,15 @@ class TestCachedActivations:
     def test_runs_are_kept_without_frozen_trunks_and_load_as_they_were(self, splits, tmp_path, monkeypatch):
         monkeypatch.setenv("MMLIB_CACHE", str(tmp_path))
         monkeypatch.setattr("mmlib.training.run.WEIGHTS_KEPT", 0)
-        runs = [Run("ema", "human", 3, ("audio",))]
+        runs = [Run(method, "human", 3, ("audio",)) for method in ("ema", "swa")]
         config = TrainingConfig(epochs=1, batch_size=4, device="cpu")
-        trained, loaded = (
-            train_runs(runs, splits, config, architecture=self.ARCHITECTURE, jobs=1)[0] for _ in range(2)
-        )
-        assert loaded.loaded and not trained.loaded and loaded.scores == trained.scores
-        for part in ("predictor", "network"):
-            for name, value in getattr(trained, part).state_dict().items():
-                assert torch.equal(value, getattr(loaded, part).state_dict()[name]), name
+        options = {"architecture": self.ARCHITECTURE, "jobs": 1}
+        results = zip(*(train_runs(runs, splits, config, **options) for _ in range(2)), strict=True)
+        for trained, loaded in results:
+            assert loaded.loaded and not trained.loaded and loaded.scores == trained.scores
+            for part in ("predictor", "network"):
+                for name, value in getattr(trained, part).state_dict().items():
+                    assert torch.equal(value, getattr(loaded, part).state_dict()[name]), name
         size = next((tmp_path / "runs").iterdir()).stat().st_size
         assert size < 2.2 * 4 * count_parameters(trained.network.encoders["audio"].last_stage)
 

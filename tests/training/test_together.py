@@ -8,7 +8,6 @@ import torch
 from conftest import stopped_while_saving
 
 from mmlib import methods
-from mmlib.methods.base import Method
 from mmlib.models import evaluate
 from mmlib.training import Run, TrainingConfig, train_runs
 from mmlib.training.run import train_together
@@ -98,11 +97,39 @@ def test_other_seeds_data_and_modalities_are_other_trainings(toy_splits, trainin
     assert trainings == 5 * [["ema"]]
 
 
-def test_what_an_average_is_made_of_looks_at_no_average():
-    """Otherwise it could not be trained together with what averages it: all hooks would see the wrong one."""
-    hooks = ("on_train_start", "on_epoch_start", "after_step", "on_epoch_end", "on_train_end", "counters")
-    for variant in filter(lambda one: one.inner, methods.METHODS.values()):
-        assert all(getattr(variant.inner, hook) is getattr(Method, hook) for hook in hooks), variant.inner
+class Shrinking(methods.ERM):
+    """Does something to its network between steps: among others, it would do that several times."""
+
+    def after_step(self):
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.mul_(0.95)
+
+
+class Listening(methods.EMA):
+    """Is an average, and its steps look at it."""
+
+    def step_losses(self, batch):
+        losses = super().step_losses(batch)
+        with torch.no_grad():
+            return losses | {"apart": (self.predictor(batch.inputs).fused_logits.square().mean() + 1) * losses["fused"]}
+
+
+def test_what_does_more_than_steps_and_averages_trains_alone(toy_splits, folder, monkeypatch, trainings):
+    monkeypatch.setitem(methods.METHODS, "mine", methods.Variant(Shrinking))
+    monkeypatch.setitem(methods.METHODS, "averaged", methods.Variant(methods.EMA, Shrinking))
+    monkeypatch.setitem(methods.METHODS, "listening", methods.Variant(Listening, methods.ERM))
+    runs = [Run(name, "there", 3, BOTH) for name in ("mine", "averaged", "erm", "listening")]
+    runs.append(replace(runs[0], settings=(("weight_decay", 0),)))  # the same training under another identity
+    together = train_runs(runs, toy_splits, CONFIG, jobs=1, by_epoch=True)
+    assert [len(group) for group in trainings] == 5 * [1]
+    for run, result in zip(runs, together, strict=True):
+        assert_same(result, *train_together([run], toy_splits, CONFIG, by_epoch=True))
+
+
+def test_a_list_of_epochs_will_do(toy_splits):
+    lists, tuples = (replace(CONFIG, decay_epochs=kind([1])) for kind in (list, tuple))
+    assert lists == tuples and train_runs(RUNS[:1], toy_splits, lists, jobs=1, cached=False)[0].scores
 
 
 def test_they_resume_together(toy_splits, folder, monkeypatch):
@@ -112,9 +139,9 @@ def test_they_resume_together(toy_splits, folder, monkeypatch):
         stopped_while_saving(patched, 3)
         with pytest.raises(KeyboardInterrupt):
             train_runs(runs, toy_splits, CONFIG, jobs=1, by_epoch=True)
-    (checkpoint,) = folder.iterdir()
-    assert checkpoint.name.endswith(".checkpoint-by-epoch.pt")
-    assert len(torch.load(checkpoint, weights_only=True)["courses"]) == 6, "the other learning rate is apart"
+    names = list(folder.iterdir())
+    assert [path.name.split(".", 1)[1] for path in names] == 6 * ["checkpoint-by-epoch.pt"], "another rate is apart"
+    assert len({path.stat().st_ino for path in names}) == 1, "one file under the names of all"
     steps = []
     monkeypatch.setattr(methods.ERM, "step_losses", counted(methods.ERM.step_losses, steps))
     for one, two in zip(expected, train_runs(runs, toy_splits, CONFIG, jobs=1, by_epoch=True), strict=True):
@@ -132,6 +159,55 @@ def counted(function, calls):
         return function(*arguments)
 
     return watched
+
+
+def no_links(path, new):
+    raise OSError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize(
+    ("interrupted", "resumed", "steps"),
+    [
+        ("01", "10", 2),  # in another order
+        ("23", "32", 2),
+        ("014", "1", 2),  # fewer
+        ("01", "015", 2 + 4),  # one more, which starts from the beginning
+    ],
+)
+def test_each_resumes_whichever_others_it_is_asked_for_with(
+    toy_splits, folder, monkeypatch, links, interrupted, resumed, steps
+):
+    if not links:
+        monkeypatch.setattr("os.link", no_links)  # as on some memory sticks
+    runs = [*RUNS[:1], *(replace(RUNS[2], settings=(("half_life", share),)) for share in (0.3, 0.05, 0.9)), *RUNS[5:7]]
+    first, then = ([runs[int(number)] for number in numbers] for numbers in (interrupted, resumed))
+    expected = train_runs(then, toy_splits, CONFIG, jobs=1, cached=False, by_epoch=True)
+    with monkeypatch.context() as patched:
+        stopped_while_saving(patched, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train_runs(first, toy_splits, CONFIG, jobs=1, by_epoch=True)
+    calls = []
+    monkeypatch.setattr(methods.ERM, "step_losses", counted(methods.ERM.step_losses, calls))
+    for one, two in zip(expected, train_runs(then, toy_splits, CONFIG, jobs=1, by_epoch=True), strict=True):
+        assert_same(one, two)
+    if links:  # copies resume one by one
+        assert len(calls) == steps * math.ceil(len(runs[0].protocol(toy_splits).train) / CONFIG.batch_size)
+    left = [path for path in folder.glob("*checkpoint*")]
+    assert len(left) == len(set(interrupted) - set(resumed)), "of those not asked for again"
+
+
+def test_who_was_not_saved_yet_only_loads_what_is_trained(toy_splits, folder, monkeypatch):
+    runs = RUNS[:1] + RUNS[2:3]
+    expected = train_runs(runs, toy_splits, CONFIG, jobs=1, cached=False, by_epoch=True)
+    with monkeypatch.context() as patched:
+        stopped_while_saving(patched, CONFIG.epochs + 2)  # after the first result, while the second is written
+        with pytest.raises(KeyboardInterrupt):
+            train_runs(runs, toy_splits, CONFIG, jobs=1, by_epoch=True)
+    monkeypatch.setattr(methods.ERM, "step_losses", None)
+    for one, two in zip(expected, train_runs(runs, toy_splits, CONFIG, jobs=1, by_epoch=True), strict=True):
+        assert_same(one, two)
+    assert [path.suffixes for path in folder.iterdir()] == 2 * [[".pt"]]
 
 
 def test_one_that_was_interrupted_by_itself_resumes_by_itself(toy_splits, folder, monkeypatch, trainings):
