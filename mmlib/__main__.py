@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
     from mmlib.batch import classroom, run, suites
     from mmlib.batch.backend import Backend, ClusterLost
     from mmlib.batch.execution import FINISHED, Limits
-    from mmlib.batch.given import parse_assignment
+    from mmlib.batch.given import parse_assignments
     from mmlib.notebook.parameters import BadParameter
 
     folder = (options.notebooks or suites.NOTEBOOKS).resolve()
@@ -109,13 +109,12 @@ def _run(options: argparse.Namespace) -> int:
             if (value := getattr(options, name)) is not None and value < 1:
                 raise BadParameter(f"--{name.replace('_', '-')} must be at least 1.")
         suite = options.suite if options.command == "compare" else suites.read(options.suite, folder)
-        jobs = suite.jobs(options.only, dict(parse_assignment(text) for text in options.p))
+        jobs = suite.jobs(options.only, parse_assignments(options.p))
         if options.minutes is not None and not suite.budget:
             raise BadParameter(f"--minutes is for suites with a budget, and {suite.name!r} has none.")
         if suite.budget:
-            jobs, plan = classroom.within(
-                jobs, suite.budget, classroom.calibrate(), options.minutes or suite.budget["minutes"]
-            )
+            minutes = suite.budget["minutes"] if options.minutes is None else options.minutes
+            jobs, plan = classroom.within(jobs, suite.budget, classroom.calibrate(), minutes)
             print(plan)
         out = options.out or Path("runs") / suite.name
         # A budget's costs were measured one after another; on a cluster, the scheduler decides.
@@ -186,6 +185,8 @@ def _data(options: argparse.Namespace) -> int:
     scripts = Path(__file__).resolve().parent.parent / "data_scripts"
     names = sorted(path.stem for path in scripts.glob("*.py"))
     if options.name not in names:
+        if options.name:
+            print(f"There is no data set {options.name!r}.", file=sys.stderr)
         print(f"usage: python -m mmlib data NAME [--help], NAME one of: {', '.join(names)}", file=sys.stderr)
         return BAD
     specification = importlib.util.spec_from_file_location(f"data_{options.name}", scripts / f"{options.name}.py")

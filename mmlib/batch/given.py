@@ -3,7 +3,7 @@
 import ast
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,21 @@ def read_yaml(text: str) -> Any:
         raise yaml.YAMLError(str(error)) from error
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`name=value` from the command line; the value is read as YAML."""
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip():
-        raise BadParameter(f"-p {text!r} is not of the form name=value.")
-    try:
-        return name.strip(), read_yaml(value)
-    except yaml.YAMLError as error:
-        raise BadParameter(f"-p {text!r} cannot be read as YAML: {error}") from error
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Each `name=value` of the command line; values are read as YAML, but for nothing, which is the empty text. Raises
+    BadParameter."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if not separator or not name:
+            raise BadParameter(f"-p {text!r} is not of the form name=value.")
+        if name in values:
+            raise BadParameter(f"-p gives {name} twice. For a grid: -p {name}=[FIRST, SECOND]")
+        try:
+            values[name] = read_yaml(value) if value else ""
+        except yaml.YAMLError as error:
+            raise BadParameter(f"-p {text!r} cannot be read as YAML: {error}") from error
+    return values
 
 
 def declared_in(notebook: Path) -> dict[str, tuple[str, Any]]:

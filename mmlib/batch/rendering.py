@@ -16,8 +16,9 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 _HEAD = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
     "img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'\">"
-    # a phone's width is needed for what stands in the cells
-    "<style>@media (max-width: 600px) { .jp-InputPrompt, .jp-OutputPrompt { display: none } }</style>"
+    # a phone's width is needed for what stands in the cells; other fonts do not know where scripts go
+    "<style>@media (max-width: 600px) { .jp-InputPrompt, .jp-OutputPrompt { display: none } } math { font-family: "
+    "'Cambria Math', 'STIX Two Math', 'Latin Modern Math', 'DejaVu Math TeX Gyre', math }</style>"
 )
 
 

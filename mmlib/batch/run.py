@@ -121,7 +121,10 @@ def run(suite: Suite, jobs: Sequence[Job], out: Path, limits: Limits, backend: B
                 "\n".join(f"{', '.join(sorted(where))}: {what}" for what, where in problems.items() if what)
             )
         identities = {name: identity for name, identity, _ in checked}
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadParameter(f"{out} cannot be made ({error.strerror}); name another folder with --out.") from None
         with _owned(out) as token:
             if backend.kind != "local" and not all(parallel(joblib.delayed(owns)(out, token) for _ in range(8))):
                 raise BadParameter(f"The cluster's machines do not see {out}: --out must be on a disk they share.")
@@ -226,9 +229,9 @@ def forecast(jobs: Sequence[Job], out: Path, backend: Backend) -> str:
     lines.append(f"{to_do} of {len(jobs)} runs to do.")
     if total:
         together = min(backend.workers, to_do)
-        lines.append(f"Earlier runs here suggest {total / 60 / together:.0f} minutes with {together} at a time.")
+        lines.append(f"Earlier runs here suggest {total / 60 / together:.0f} min with {together} at a time.")
     if unknown:
-        lines.append(f"{unknown} have no earlier run to go by.")
+        lines.append(f"Without an earlier run to go by: {unknown}.")
     return "\n".join(lines)
 
 

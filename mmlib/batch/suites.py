@@ -158,6 +158,8 @@ def read(name: str, folder: Path = NOTEBOOKS, heirs: tuple[str, ...] = ()) -> Su
     """The suite of this name. Raises BadParameter where there is none, or its file is invalid."""
     if name in heirs:
         raise BadParameter(f"Suites inherit in a cycle: {' → '.join([*heirs, name])}.")
+    if not folder.is_dir():
+        raise BadParameter(f"{folder} is not a folder of notebooks.")
     path = folder / "suites" / f"{name}.yaml"
     if name not in names(folder):
         raise BadParameter(f"There is no suite {name!r}; there are: {', '.join(names(folder)) or 'none'}.")
@@ -188,7 +190,8 @@ def _notebooks(folder: Path) -> list[Path]:
 def _matching(folder: Path, prefix: Any) -> list[Path]:
     found = [notebook for notebook in _notebooks(folder) if notebook.name.startswith(str(prefix).zfill(2))]
     if not found:
-        raise BadParameter(f"No notebook's name starts with {str(prefix)!r}.")
+        there = ", ".join(notebook.name[:2] for notebook in _notebooks(folder)) or "none"
+        raise BadParameter(f"No notebook's name starts with {str(prefix)!r}; there are: {there}.")
     return found
 
 

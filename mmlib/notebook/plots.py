@@ -335,9 +335,10 @@ def loss_plane(
         axis.contour(plane.x, plane.y, plane.losses, levels=levels, colors="white", linewidths=0.4)
         figure.colorbar(filled, label="loss", format="%.2g")
         red, blue = (sns.color_palette("colorblind")[number] for number in (3, 0))
-        for (name, (start, vector)), colour in zip((arrows or {}).items(), ("black", red, blue), strict=False):
+        looks = (("black", 0.022), (red, 0.014), (blue, 0.006))  # the later, the slimmer: they may lie on one another
+        for (name, (start, vector)), (colour, width) in zip((arrows or {}).items(), looks, strict=False):
             unscaled = {"angles": "xy", "scale_units": "xy", "scale": 1}
-            axis.quiver(*start, *vector, color=colour, width=0.011, label=name, zorder=5, **unscaled)
+            axis.quiver(*start, *vector, color=colour, width=width, label=name, zorder=5, **unscaled)
         if arrows:
             figure.legend(loc="outside lower center", ncols=len(arrows))
         for number, (name, (x, y)) in enumerate(zip(names, plane.positions, strict=True)):

@@ -57,7 +57,9 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
         without = f" ({self.left_out} left out)" if self.left_out else ""
-        return f"{self.mean:{spec}} ± {self.half_width:{spec.replace('+', '')}}{without}"
+        number = spec.replace("+", "")
+        mean = f"{self.mean:{'+' * ('+' in spec)}z{number}}"  # never -0.0
+        return f"{mean} ± {self.half_width:{number}}{without}"
 
     def __str__(self) -> str:
         return format(self)

@@ -137,7 +137,7 @@ def test_a_dry_run_says_what_is_done_and_how_long_the_rest_takes(kit, capsys, wi
     printed = capsys.readouterr().out
     assert "02_wrong  failed before (assertion)" in printed
     assert "03_data  cannot run" in printed and "cremad is not prepared" in printed
-    assert "1 of 3 runs to do.\n1 have no earlier run to go by." in printed
+    assert "1 of 3 runs to do.\nWithout an earlier run to go by: 1." in printed
     kit.notebook("01_good", LIGHT + "\n# changed")
     kit.run("--dry-run")
     assert re.search(r"^01_good  changed since  \d+ s$", capsys.readouterr().out, re.M), "its own time, not about it"
@@ -251,6 +251,7 @@ def test_a_suite_with_a_budget_goes_one_after_another(kit, monkeypatch, no_kerne
         kit.notebook(f"0{number}_good", "1", "seeds: int = 3  # s\nepochs: int = 4  # e")
     budget = "{minutes: 9, unit: {alone: 1.0, together: 1.0}, costs: {'01': [1, 1], '02': [1, 1]}}"
     kit.suite("quick", f"about: b\nbudget: {budget}\n")
+    assert kit.run("--minutes", "0") == 2, "which is no minute, and not the suite's own"
     assert kit.run() == 0
     assert [cores for _, cores, _ in no_kernels] == [0, 0]
 

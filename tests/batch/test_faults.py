@@ -153,7 +153,9 @@ def test_a_python_process_at_its_limit_of_memory_is_reported(kit):
         (["-p", "rate=&a [*a]"], "it holds more than 10000 values"),
         (["-p", "rate=[]"], "rate: an empty list is no value, and leaves nothing to run"),
         (["-p", "name=no"], "name must be of type str, not False"),
-        (["--only", "77"], "No notebook's name starts with '77'"),
+        (["-p", "rate="], "rate must be of type float, not ''"),
+        (["-p", "rate=1", "-p", "rate=2"], "-p gives rate twice. For a grid: -p rate=[FIRST, SECOND]"),
+        (["--only", "77"], "No notebook's name starts with '77'; there are: 01, 02."),
         (["--only", "01", "02"], "The suite 'quick' has no notebook 02"),
         (["deep"], "There is no suite 'deep'; there are: bomb, circle, "),
         (["../quick"], "There is no suite '../quick'"),
@@ -201,8 +203,14 @@ def test_a_folder_without_numbered_notebooks_is_refused(kit, capsys):
     assert kit.run() == 2
     assert f"{kit.notebooks} holds none named like 01_name.ipynb" in capsys.readouterr().err
     assert main(["run", "--notebooks", str(kit.notebooks / "nowhere")]) == 2
-    assert "There is no suite 'quick'; there are: none" in capsys.readouterr().err
+    assert f"{kit.notebooks / 'nowhere'} is not a folder of notebooks." in capsys.readouterr().err
     assert main(["run", "--list", "--notebooks", str(kit.notebooks / "nowhere")]) == 0
+
+
+def test_a_folder_that_cannot_be_made_is_named(kit, capsys):
+    below_a_file = kit.notebook("01_good", "rate") / "runs"
+    assert main(["run", "--notebooks", str(kit.notebooks), "--out", str(below_a_file)]) == 2
+    assert f"{below_a_file} cannot be made (Not a directory); name another folder" in capsys.readouterr().err
 
 
 def test_a_kernel_that_starts_another_interpreter_is_refused(kit, capsys, monkeypatch, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 from conftest import write_notebook
 
-from mmlib.batch.given import check_against_notebook, parse_assignment
+from mmlib.batch.given import check_against_notebook, parse_assignments
 from mmlib.notebook.parameters import BadParameter
 
 
@@ -15,10 +15,10 @@ def notebook(tmp_path):
 
 def test_parameters_take_the_type_the_notebook_declares(notebook):
     def given(*texts):
-        return check_against_notebook(notebook, dict(parse_assignment(text) for text in texts))
+        return check_against_notebook(notebook, parse_assignments(texts))
 
     assert given("rate=1e-3", "seeds=4", "fast=true", "name=b") == {"rate": 1e-3, "seeds": 4, "fast": True, "name": "b"}
-    assert type(given("rate=1")["rate"]) is float
+    assert type(given("rate=1")["rate"]) is float and given("name= ") == {"name": ""}
     for text, message in [
         ("speed=3", "05_n.ipynb has no parameter 'speed'; it has: seeds, rate, name, fast"),
         ("seeds=three", "seeds must be of type int, not 'three'"),

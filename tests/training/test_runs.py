@@ -89,6 +89,7 @@ def test_estimates_agree_with_scipy():
     ours = estimate(values)
     assert (ours.low, ours.high, ours.count) == (pytest.approx(interval.low), pytest.approx(interval.high), 7)
     assert f"{Estimate(0.25, 0.125, 3):+.2f}" == "+0.25 ± 0.12"
+    assert f"{Estimate(-0.0004, 0.125, 3)} {Estimate(-0.0004, 0.125, 3):+.0f}" == "0.000 ± 0.125 +0 ± 0"
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
