@@ -44,21 +44,16 @@ def identities(
     return {run: _digest((shared, _of_run(run, config), code[run.method])) for run in runs}
 
 
-# What changes nothing but an average of its own, and what a method may do besides its steps.
-_AVERAGES = (methods.EMA, methods.SWA, methods.SWAD)
-_HOOKS = ("predictor", "on_train_start", "on_epoch_start", "after_step", "on_epoch_end", "on_train_end", "counters")
+_AVERAGES = (methods.EMA, methods.SWA, methods.SWAD)  # they change nothing but an average of their own
+_AVERAGED = (methods.ERM, methods.MultiLoss)  # they do nothing besides their steps, and keep nothing between them
 
 
 def trajectory(run: Run, config: TrainingConfig, variant: methods.Variant) -> Hashable:
     """The same for runs, of the same data, that train the same network in the same way and differ in what is averaged
-    of it. A method that does anything besides its steps trains alone: among others, it would do that several times."""
-    configured, options = run.configured(config)
-    averaged = variant.kind in _AVERAGES
-    trained = variant.inner if averaged else variant.kind
-    if any(getattr(trained, hook) is not getattr(methods.Method, hook) for hook in _HOOKS):
-        return run
-    steps = (trained,) if averaged else (trained, *sorted({**variant.options, **options}.items()))
-    return steps, configured, replace(run, method="", settings=())
+    of it. Any other method trains alone: among others, what it does besides its steps it would do several times."""
+    configured, _ = run.configured(config)
+    trained = variant.inner if variant.kind in _AVERAGES else variant.kind
+    return (trained, configured, replace(run, method="", settings=())) if trained in _AVERAGED else run
 
 
 def _of_run(run: Run, config: TrainingConfig) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Runs that differ in their averages only are trained together, and end as if each had been trained alone."""
 
+import inspect
 import math
 from dataclasses import replace
 
@@ -95,6 +96,17 @@ def test_other_seeds_data_and_modalities_are_other_trainings(toy_splits, trainin
     others += [Run("ema", "there", 3, BOTH, "here"), Run("ema", "there", 3, BOTH)]
     train_runs(others, toy_splits, replace(CONFIG, epochs=1), jobs=1, cached=False)
     assert trainings == 5 * [["ema"]]
+
+
+def test_what_an_average_is_made_of_does_nothing_besides_its_steps():
+    """Otherwise it could not be trained together with what averages it."""
+    hooks = ("on_train_start", "on_epoch_start", "after_step", "on_epoch_end", "on_train_end", "counters", "predictor")
+    inners = {variant.inner for variant in methods.METHODS.values()} - {None}
+    assert inners == {methods.ERM, methods.MultiLoss}
+    for kind in inners:
+        assert all(getattr(kind, hook) is getattr(methods.Method, hook) for hook in hooks) and not kind.counted
+        inspected = inspect.signature(kind).parameters
+        assert list(inspected) == ["model"], "no options, in which two runs could differ"
 
 
 class Shrinking(methods.ERM):
