@@ -271,7 +271,10 @@ def _owned(out: Path) -> Iterator[str]:
         if token:
             kill_marked(token)
         for leftover in (*out.glob(".*.part"), *out.glob(".*.old")):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)  # the thread that watches a run removes its folder, too
+            else:
+                leftover.unlink(missing_ok=True)
 
     def stop(*_: object) -> None:
         leave()  # first: the threads that watch runs wait for this

@@ -418,6 +418,21 @@ def test_what_a_killed_batch_has_left_is_cleared_away(kit, without_jupyter):
     assert list(kit.results()) == ["01_good"] and not kit.leftovers()
 
 
+def test_what_is_cleared_away_twice_at_a_time_is_gone(kit, without_jupyter, monkeypatch):
+    """When a batch is stopped, by it and by the thread that watches a run."""
+    kit.notebook("01_good", "rate")
+    (kit.out / ".01_good.abc.part").mkdir(parents=True)
+    removed = os.rmdir
+
+    def by_the_other_first(path, **options):
+        removed(path, **options)
+        if str(path).endswith(".abc.part"):
+            removed(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", by_the_other_first)
+    assert kit.run() == 0 and not kit.leftovers()
+
+
 def test_a_run_whose_batch_lost_the_folder_keeps_nothing(kit, tmp_path, without_jupyter):
     """On another machine, say, after the batch was killed and another one has begun."""
     mark = tmp_path / "mark"
