@@ -205,7 +205,7 @@ def test_each_resumes_whichever_others_it_is_asked_for_with(
         assert_same(one, two)
     if links:  # copies resume one by one
         assert len(calls) == steps * math.ceil(len(runs[0].protocol(toy_splits).train) / CONFIG.batch_size)
-    left = [path for path in folder.glob("*checkpoint*")]
+    left = list(folder.glob("*checkpoint*"))
     assert len(left) == len(set(interrupted) - set(resumed)), "of those not asked for again"
 
 
